@@ -1,0 +1,64 @@
+# make book: the pages; make test: unit tests and every notebook. Each works from a fresh clone.
+# TORCH_INDEX=<address of PyTorch's CPU wheels> keeps pip from fetching the CUDA build.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+PAGES  := _build/html/index.html
+NOTEBOOKS = $(sort $(wildcard chapters/*.ipynb reference/*.ipynb))
+SOURCES = $(NOTEBOOKS) $(wildcard *.md reference/*.md reference/*.bib theme/* theme/static/*) _config.yml _toc.yml
+STRICT ?= -W -n --keep-going
+# One thread a process: two would fight over the cores, and the last bits would change.
+export OMP_NUM_THREADS = 1
+
+.PHONY: book test test-unit test-notebooks test-seeds run lint serve lab clean help
+
+help:
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
+
+$(READY): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Install Python 3.10 to 3.13 first (with venv)."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "The book needs Python 3.10 to 3.13; $$($(PYTHON) --version) found. Try: make PYTHON=python3.12 …"; exit 1; }
+	@echo "Installing the book's environment into $(VENV) (a few minutes, once) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Install Python's venv module (Debian: python3-venv)."; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX) torch==$(shell sed -n 's/^torch==//p' requirements.txt))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	@touch $@
+
+$(PAGES): $(READY) $(SOURCES)
+	$(BIN)/jupyter-book build . $(STRICT)
+	@touch $@
+
+book: $(PAGES)  ## build the pages
+	@echo "$$(find _build/html -name '*.html' | wc -l) pages made. Open $(CURDIR)/$(PAGES)"
+
+test: test-unit test-notebooks  ## unit tests, then every notebook again, compared with its outputs
+	@echo "All tests passed: tests/ and $(words $(NOTEBOOKS)) notebooks."
+
+test-unit: $(READY)
+	$(BIN)/python -m pytest tests
+
+test-notebooks: $(READY)  ## nbval over every notebook
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --durations=8 \
+		--nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=600 $(NOTEBOOKS)
+
+test-seeds: $(READY)  ## every notebook's claims under five other seeds (about 20 minutes)
+	for seed in 1 2 3 4 5; do BOOK_SEED=$$seed $(MAKE) --no-print-directory test-notebooks || exit 1; done
+
+run: $(READY)  ## run the notebooks and store their outputs: make run, or make run NOTEBOOKS=chapters/04_mathematics.ipynb
+	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; \
+		$(BIN)/python scripts/run_notebook.py $$notebook || exit 1; done
+
+lint: $(READY)  ## ruff over package, tests, scripts and notebooks
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+serve: book  ## read the built pages at http://localhost:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+lab: $(READY)  ## open the chapters in Jupyter
+	$(BIN)/jupyter lab chapters
+
+clean:
+	rm -rf _build

@@ -1,0 +1,40 @@
+"""The small package under the book: losses, models, training, metrics and checks for distillation."""
+
+import os
+
+import torch
+
+__version__ = "0.1.0"
+
+
+def book_seed() -> int:
+    """The environment variable BOOK_SEED (default 0), which shifts every seed in the book.
+
+    Raises:
+        ValueError: it is not a whole number of 0 or more.
+    """
+    text = os.environ.get("BOOK_SEED", "0")
+    if not text.isdigit():
+        raise ValueError(f"BOOK_SEED is a whole number of 0 or more; got {text!r}.")
+    return int(text)
+
+
+def seeds(n: int) -> list[int]:
+    """n seeds, one a repetition: 0 … n−1, shifted by 1000 · BOOK_SEED."""
+    return [1000 * book_seed() + i for i in range(n)]
+
+
+def device() -> torch.device:
+    """A GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def setup() -> None:
+    """Make a chapter repeatable: the book's figure style, the global seed, one thread."""
+    from .plotting import use_style
+
+    from .plotting import use_style
+
+    torch.set_num_threads(1)
+    torch.manual_seed(book_seed())
+    use_style()

@@ -1,0 +1,115 @@
+"""What is measured, and how sure the measurement is. Accuracies, agreements and errors are in per cent."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def accuracy(logits: Tensor, y: Tensor) -> float:
+    """Share of examples whose largest logit is the label, in %. logits (N, C), y (N,)."""
+    _check(logits, y)
+    return 100 * (logits.argmax(-1) == y).float().mean().item()
+
+
+def agreement(logits_s: Tensor, logits_t: Tensor) -> float:
+    """Share of examples on which student and teacher name the same class, in %: fidelity, not accuracy.
+
+    Args: both (N, C). Source: Stanton et al. 2021, arXiv:2106.05945, eq. 2 ("average top-1 agreement").
+    """
+    if logits_s.shape != logits_t.shape:
+        raise ValueError(f"shapes differ: {tuple(logits_s.shape)} and {tuple(logits_t.shape)}.")
+    return accuracy(logits_s, logits_t.argmax(-1))
+
+
+def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> float:
+    """ECE = Σ_b (n_b/N) · |accuracy_b − confidence_b| over equal-width bins of confidence, in % (eq-ece).
+
+    Args:
+        logits: (N, C); the confidence is the largest value of softmax(logits), at T = 1. y: (N,).
+        bins: number of bins of [0, 1].
+
+    Returns:
+        0 … 100; 0 where confidence and accuracy agree in every bin. Biased upwards for small N.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
+    """
+    _check(logits, y)
+    confidence, predicted = logits.double().softmax(-1).max(-1)
+    gap = (predicted == y).double() - confidence
+    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    return 100 * torch.zeros(bins, dtype=torch.double).index_add_(0, index.cpu(), gap.cpu()).abs().sum().item() / len(y)
+
+
+def gap_recovered(student: float, baseline: float, teacher: float) -> float:
+    """(student − baseline) / (teacher − baseline): the share of the gap that distillation closes (eq-gap).
+
+    Args: three accuracies. Returns: 0 for no gain, 1 for the teacher's level; it may lie outside.
+
+    Raises:
+        ValueError: the teacher is not better than the baseline, so there is no gap to share.
+    """
+    if not teacher > baseline:
+        raise ValueError(f"no gap: the teacher has {teacher:.2f} and the baseline {baseline:.2f}.")
+    return (student - baseline) / (teacher - baseline)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} ± {self.half_width:.2f}"
+
+
+def paired_interval(a, b=None, level: float = 0.95) -> Interval:
+    """Mean of the differences a_i − b_i and its t-interval: d̄ ± t_{n−1} · s_d/√n (eq-paired-interval).
+
+    Pair what shares a seed, a subset or a teacher: what both runs share cancels.
+
+    Args:
+        a: n values, one a repetition. b: as many, in the same order; None for the interval of a itself.
+        level: coverage, 0 … 1.
+
+    Raises:
+        ValueError: fewer than two pairs, different lengths, or a value that is not finite.
+    """
+    a = torch.as_tensor(a, dtype=torch.double).flatten()
+    b = torch.zeros_like(a) if b is None else torch.as_tensor(b, dtype=torch.double).flatten()
+    n = len(a)
+    if n < 2 or len(b) != n:
+        raise ValueError(f"an interval needs two pairs at least; got {n} and {len(b)} values.")
+    difference = a - b
+    if not difference.isfinite().all():
+        raise ValueError(f"values must be finite; got {difference.tolist()}.")
+    half = _t_quantile((1 + level) / 2, n - 1) * difference.std().item() / math.sqrt(n)
+    mean = difference.mean().item()
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def _t_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t by integrating its density in θ = arctan(x/√ν), which keeps the tail finite."""
+    theta = torch.linspace(0, math.pi / 2, 100_001, dtype=torch.double)
+    mass = torch.cumulative_trapezoid(theta.cos() ** (freedom - 1), theta)
+    mass = mass / mass[-1] / 2 + 0.5
+    i = int(torch.searchsorted(mass, probability))
+    left = mass[i - 1] if i else torch.tensor(0.5)
+    share = (probability - left) / (mass[i] - left)
+    return math.sqrt(freedom) * math.tan(theta[i] + share * (theta[i + 1] - theta[i]))
+
+
+def _check(logits: Tensor, y: Tensor) -> None:
+    if logits.dim() != 2 or y.shape != logits.shape[:1] or len(y) == 0:
+        raise ValueError(f"takes logits (N, C) and labels (N,), N > 0; got {tuple(logits.shape)}, {tuple(y.shape)}.")
+    if logits.isnan().any():
+        raise ValueError(f"{int(logits.isnan().any(-1).sum())} of {len(y)} rows of logits hold NaN.")
