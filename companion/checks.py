@@ -24,7 +24,7 @@ def claim(text: str, holds) -> None:
         AssertionError: the claim does not hold.
         TypeError: `holds` is not one truth value (a float that is NaN would pass as true).
     """
-    value = holds.item() if hasattr(holds, "item") else holds
+    value = holds.item() if math.prod(getattr(holds, "shape", [0])) == 1 else holds
     if not isinstance(value, bool):
         raise TypeError(f"claim takes one truth value; got {holds!r}.")
     if not value:
@@ -240,11 +240,13 @@ def permute_dark(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
     result = _attempt("permute_dark", attempt, p.clone(), y)
     if result is None:
         return
+    if result.shape != p.shape:
+        return _say("permute_dark", "the shape changed: (N, C) in, (N, C) out.")
     own = torch.nn.functional.one_hot(y, 10).bool()
     moved = (result - p).abs().sum(-1) > 1e-6
-    orders = {tuple(row.argsort().tolist()) for row in (result[:, None, :] - p[:, :, None]).abs().argmin(1)}
+    dark, was = (x[~own].view(64, 9) for x in (result, p))
+    orders = {tuple(row.tolist()) for row in (dark[:, None, :] - was[:, :, None]).abs().argmin(1)}
     for wrong, hint in [
-        (result.shape != p.shape, "the shape changed: (N, C) in, (N, C) out."),
         (not torch.allclose(result.sort(-1)[0], p.sort(-1)[0], atol=1e-6), "the values of a row changed: only "
          "their places may."),
         (not torch.allclose(result[own], p[own], atol=1e-6), "the labelled class lost its own probability: shuffle "
@@ -298,7 +300,9 @@ def _attempt(name, attempt, *case) -> Tensor | None:
     if result is None or result is Ellipsis:
         print(f"○ {name}: not attempted")
         return None
-    return result if isinstance(result, Tensor) else torch.tensor(result)
+    if isinstance(result, tuple | list):
+        return torch.stack([torch.as_tensor(part) for part in result])
+    return torch.as_tensor(result)
 
 
 def _agree(function, cases, results, rtol) -> bool:

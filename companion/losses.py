@@ -2,12 +2,15 @@
 
 One convention: z = student logits, v = teacher logits, T = temperature, p = softmax(v/T), q = softmax(z/T).
 Sum over the C classes, mean over examples (or over the positions a mask keeps), natural logarithm (nats).
-The teacher never receives a gradient. Half precision is computed in float32 inside.
+The teacher never receives a gradient. Half precision is computed in float32 inside. Each loss gives one
+row's value and its derivative in z; `_core` takes the mean. A loss cannot be differentiated twice.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ._core import compare, mean_over_rows, temperature, wide
 
 
 def soften(logits: Tensor, T: float = 1.0) -> Tensor:
@@ -25,7 +28,7 @@ def soften(logits: Tensor, T: float = 1.0) -> Tensor:
 
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, eq. 1.
     """
-    return (_wide(logits) / _temperature(T)).softmax(-1)
+    return (wide(logits) / temperature(T)).softmax(-1)
 
 
 def kd_loss(logits_s: Tensor, logits_t: Tensor, T: float = 1.0, mask: Tensor | None = None) -> Tensor:
@@ -40,17 +43,21 @@ def kd_loss(logits_s: Tensor, logits_t: Tensor, T: float = 1.0, mask: Tensor | N
         mask: (...) boolean, True where a position counts; None counts all. What is masked may be NaN.
 
     Returns:
-        Scalar, nats per counted example; ≥ 0, and 0 where both sides agree up to a constant per row, or
-        where nothing counts. Its own gradient cannot be differentiated again.
+        Scalar, nats per counted example; ≥ 0, and 0 where both sides agree up to a constant per row, or where
+        nothing counts. Its own gradient cannot be differentiated again.
 
     Raises:
         ValueError: shapes differ, T ≤ 0, the mask does not fit, or the result is not finite.
 
     Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, §2 and §2.1 (T²); KL for their cross-entropy.
     """
-    _same_shape(logits_s, logits_t, mask)
-    rows = _KL.apply(logits_s, logits_t.detach(), _temperature(T))[0]
-    return _mean(T * T * rows, mask, "kd_loss", logits_s, logits_t)
+    temperature(T)
+
+    def rows(z, v):
+        _, _, gap, kl = compare(z, v, T)  # gap = q − p
+        return kl.mul_(T * T), gap.mul_(T)
+
+    return mean_over_rows(rows, logits_s, logits_t, mask)
 
 
 def distillation_loss(
@@ -75,15 +82,11 @@ def distillation_loss(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the share of the soft term, 0 … 1; got {alpha}.")
-    if logits_s.dim() != 2 or y.shape != logits_s.shape[:1]:
-        raise ValueError(
-            f"distillation_loss takes logits (N, C) and labels (N,); got {tuple(logits_s.shape)} and "
-            f"{tuple(y.shape)}. For tokens, flatten the positions first."
-        )
+    _check_labels(logits_s, y)
     soft = kd_loss(logits_s, logits_t, T)
     if alpha == 1 or len(y) == 0:
         return alpha * soft
-    hard = F.cross_entropy(_wide(logits_s), y)
+    hard = F.cross_entropy(wide(logits_s), y)
     return (1 - alpha) * hard + alpha * soft
 
 
@@ -108,87 +111,156 @@ def logit_mse_loss(
 
     Source: Ba & Caruana 2014, arXiv:1312.6184, eq. 1; Kim et al. 2021, arXiv:2105.08919, eq. 2.
     """
-    _same_shape(logits_s, logits_t, mask)
-    gap = _wide(logits_s) - _wide(logits_t.detach())
-    if mask is not None:
-        gap = gap.where(mask[..., None], 0)
-    if centred:
-        gap = gap - gap.mean(-1, keepdim=True)
-    return _mean(gap.square().sum(-1), mask, "logit_mse_loss", logits_s, logits_t)
+
+    def rows(z, v):
+        gap = z - v
+        if centred:
+            gap.sub_(gap.mean(-1, keepdim=True))
+        return gap.square().sum(-1), gap.mul_(2)
+
+    return mean_over_rows(rows, logits_s, logits_t, mask)
 
 
-class _KL(torch.autograd.Function):
-    """KL(p‖q) of each row, with its gradient (q − p)/T made in the forward pass.
+def dkd_loss(
+    logits_s: Tensor, logits_t: Tensor, y: Tensor, T: float = 4.0, alpha: float = 1.0, beta: float = 8.0
+) -> Tensor:
+    """T² · (α · TCKD + β · NCKD), mean over examples (eq-dkd).
 
-    With d = log q − log p a row's KL is Σ p·(e^d − 1 − d): the same sum as Σ −p·d, since p and q both sum
-    to 1, but of terms ≥ 0, so that nothing cancels when student and teacher nearly agree.
+    TCKD is the KL of (p_y, 1 − p_y) from (q_y, 1 − q_y): the target against the rest. NCKD is the KL among the
+    other classes, p̂ from q̂, each renormalised without the target. KL(p‖q) = TCKD + (1 − p_y) · NCKD, so plain
+    KD mutes NCKD where the teacher is sure. For two classes NCKD is 0.
+
+    Args:
+        logits_s: student logits (N, C).
+        logits_t: teacher logits (N, C). They receive no gradient.
+        y: labels (N,), int64 in 0 … C−1.
+        T: temperature of both sides, > 0.
+        alpha: weight of TCKD, ≥ 0. beta: weight of NCKD, ≥ 0. (Here α does not weigh soft against hard.)
+
+    Returns:
+        Scalar, nats per example; ≥ 0, and 0 where both sides agree up to a constant per row.
+
+    Raises:
+        ValueError: shapes differ or do not fit y, T ≤ 0, a negative weight, or the result is not finite.
+
+    Source: Zhao et al. 2022, arXiv:2203.08679, eq. 7, and their code for T².
     """
+    _check_labels(logits_s, y)
+    temperature(T)
+    if not (alpha >= 0 and beta >= 0):
+        raise ValueError(f"alpha and beta are weights of 0 or more; got {alpha} and {beta}.")
 
-    @staticmethod
-    def forward(logits_s, logits_t, T):
-        log_q = (_wide(logits_s) / T).log_softmax(-1)
-        log_p = (_wide(logits_t) / T).log_softmax(-1)
-        p, q, d = log_p.exp(), log_q.exp(), log_q - log_p
-        near = d.abs() < 0.5  # false for NaN, which −inf − (−inf) gives
-        gap = torch.where(near, p * d.expm1(), q - p)
-        rows = (gap - torch.where(p > 0, p * d, 0)).sum(-1)
-        return rows, gap / T
+    def rows(z, v, y):
+        y = y[:, None]
+        p, _, gap, kl = compare(z, v, T)
+        out_of_reach = v.amin(-1, keepdim=True) - 1000 * T  # e^−1000 = 0: the target leaves both softmaxes
+        _, _, gap_rest, nckd = compare(z.scatter(-1, y, out_of_reach), v.scatter(-1, y, out_of_reach), T)
+        weight = beta - alpha * (1 - p.gather(-1, y))  # α · TCKD = α · KL − α · (1 − p_y) · NCKD
+        value, slope = (alpha * a + weight * b for a, b in ((kl, nckd), (gap, gap_rest)))
+        return value.mul_(T * T), slope.mul_(T)
 
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.dtype = inputs[0].dtype
-        ctx.save_for_backward(output[1])
-        ctx.mark_non_differentiable(output[1])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_rows, _):
-        (gradient,) = ctx.saved_tensors
-        # A masked row has weight 0 and may hold NaN, and 0 · NaN is NaN.
-        weighted = torch.where(grad_rows[..., None] != 0, grad_rows[..., None] * gradient, 0)
-        return weighted.to(ctx.dtype), None, None
+    return mean_over_rows(rows, logits_s, logits_t, more=(y,))
 
 
-def _wide(x: Tensor) -> Tensor:
-    """float32 for half precision, where e^12 already overflows; wider types as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def dist_loss(
+    logits_s: Tensor, logits_t: Tensor, T: float = 1.0, beta: float = 1.0, gamma: float = 1.0
+) -> Tensor:
+    """T² · (β · mean_i (1 − ρ(p_i·, q_i·)) + γ · mean_c (1 − ρ(p_·c, q_·c))), ρ Pearson's correlation (eq-dist).
+
+    The first term relates the classes of an example, the second the examples in a class.
+
+    Args:
+        logits_s: student logits (N, C).
+        logits_t: teacher logits (N, C). They receive no gradient.
+        T: temperature of both sides, > 0.
+        beta: weight of the relations between classes. gamma: weight of those between examples.
+
+    Returns:
+        Scalar, no unit; 0 where both sides' probabilities agree. ρ does not exist for a row or a column of
+        equal probabilities: it counts 0 beside another such one, ½ beside any other, and gets no gradient.
+
+    Raises:
+        ValueError: shapes differ or are not (N, C), T ≤ 0, or the result is not finite (a class at −inf).
+
+    Source: Huang et al. 2022, arXiv:2205.10536, eq. 6–9; T² from their code.
+    """
+    temperature(T)
+    if logits_s.dim() != 2:
+        raise ValueError(f"dist_loss takes logits (N, C), a batch of examples; got {tuple(logits_s.shape)}.")
+
+    def batch(z, v):
+        q, p = ((x / T).softmax(-1) for x in (z, v))
+        between_classes, slope = _decorrelation(q, p, -1, beta / len(z))
+        between_examples, more = _decorrelation(q, p, 0, gamma / z.shape[1])
+        slope.add_(more).mul_(q)
+        slope.sub_(q * slope.sum(-1, keepdim=True))  # through the softmax
+        # The sums are means already; `mean_over_rows` divides by N once more.
+        return (between_classes + between_examples).mul_(T * T * len(z)), slope.mul_(T * len(z))
+
+    return mean_over_rows(batch, logits_s, logits_t, chunk=max(logits_s.numel(), 1))
 
 
-def _temperature(T: float) -> float:
-    if not 0 < T < float("inf"):
-        raise ValueError(f"the temperature T must be a positive number; got {T}.")
-    return T
+def standardized_kd_loss(
+    logits_s: Tensor, logits_t: Tensor, T: float = 2.0, mask: Tensor | None = None
+) -> Tensor:
+    """kd_loss of (z − mean z)/(std z) and (v − mean v)/(std v), each row by its own (eq-standardized-kd).
+
+    The student has to reproduce the teacher's logits up to a shift and a scale, so a smaller one need not
+    reach the teacher's range.
+
+    Args:
+        logits_s: student logits (..., C).
+        logits_t: teacher logits, the same shape. They receive no gradient.
+        T: temperature of both sides, > 0, in standard deviations.
+        mask: (...) boolean, True where a position counts; None counts all. What is masked may be NaN.
+
+    Returns:
+        Scalar, nats per counted example; ≥ 0, and 0 where both sides agree up to a shift and a positive scale.
+
+    Raises:
+        ValueError: shapes differ, T ≤ 0, the mask does not fit, or the result is not finite (a class at −inf).
+
+    Source: Sun et al. 2024, arXiv:2403.01427, alg. 1; divisor C − 1 and 1e-7 added to std from their code.
+    """
+    temperature(T)
+
+    def rows(z, v):
+        (z, std), (v, _) = (_standardized(x) for x in (z, v))
+        _, _, gap, kl = compare(z, v, T)
+        # dz/dlogits: no part along the constant vector (gap has none) nor, but for the 1e-7, along z itself
+        along = (gap * z).sum(-1, keepdim=True).div_(max(z.shape[-1] - 1, 1)).mul_((std + 1e-7) / std.clamp_min(1e-30))
+        return kl.mul_(T * T), gap.sub_(along * z).mul_(T).div_(std + 1e-7)
+
+    return mean_over_rows(rows, logits_s, logits_t, mask)
 
 
-def _same_shape(logits_s: Tensor, logits_t: Tensor, mask: Tensor | None) -> None:
-    if logits_s.shape != logits_t.shape or logits_s.dim() < 2:
+def _standardized(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(x − mean)/(std + 1e-7) and std of each row, the divisor of the variance being C − 1."""
+    x = x - x.mean(-1, keepdim=True)
+    std = x.square().sum(-1, keepdim=True).div_(max(x.shape[-1] - 1, 1)).sqrt_()
+    return x.div_(std + 1e-7), std
+
+
+def _decorrelation(x: Tensor, y: Tensor, dim: int, weight: float) -> tuple[Tensor, Tensor]:
+    """weight · Σ (1 − ρ) of x and y along dim, as ½‖a − b‖² of unit vectors; and its derivative in x."""
+    (a, size), (b, _) = (_unit(t, dim) for t in (x, y))
+    half = (a - b).square_().sum(dim, keepdim=True).div_(2)
+    slope = (a - b).sub_(a * half).mul_(weight).div_(size)  # (a − b) − a·(1 − ρ) is ρ·a − b
+    return half.sum() * weight, slope.masked_fill_(size == float("inf"), 0)
+
+
+def _unit(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """x centred along dim and divided by its length, and the length; 0 and ∞ where x is constant to rounding."""
+    least = 4 * torch.finfo(x.dtype).eps * x.norm(dim=dim, keepdim=True)
+    x = x - x.mean(dim, keepdim=True)
+    size = x.norm(dim=dim, keepdim=True)
+    size.masked_fill_(size <= least, float("inf"))
+    return x.div_(size), size
+
+
+def _check_labels(logits: Tensor, y: Tensor) -> None:
+    if logits.dim() != 2 or y.shape != logits.shape[:1]:
         raise ValueError(
-            "student and teacher logits must have the same shape (..., C); got "
-            f"{tuple(logits_s.shape)} and {tuple(logits_t.shape)}."
+            f"takes logits (N, C) and labels (N,); got {tuple(logits.shape)} and {tuple(y.shape)}. "
+            "For tokens, flatten the positions first."
         )
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != logits_s.shape[:-1]):
-        raise ValueError(
-            f"the mask must be boolean of shape {tuple(logits_s.shape[:-1])}; got {mask.dtype} {tuple(mask.shape)}."
-        )
-
-
-def _mean(rows: Tensor, mask: Tensor | None, name: str, *inputs: Tensor) -> Tensor:
-    """Mean over the counted rows, 0 if there are none; never NaN or inf in silence."""
-    if mask is not None:
-        rows = rows.where(mask, 0)
-    count = rows.numel() if mask is None else mask.sum()
-    loss = rows.sum() / max(int(count), 1)
-    if not torch.isfinite(loss):
-        ranges = ", ".join(f"{what} {_range(x)}" for what, x in zip(("student", "teacher"), inputs, strict=True))
-        raise ValueError(
-            f"{name} is {loss.item()}: logits are {ranges}. Mask positions that do not count; a class the "
-            "student rules out (−inf) while the teacher does not is infinitely far."
-        )
-    return loss
-
-
-def _range(x: Tensor) -> str:
-    seen = x.detach().float()
-    known = seen[~seen.isnan()]
-    span = f"{known.min():.3g} … {known.max():.3g}" if len(known) else "all NaN"
-    return f"{span} ({seen.isnan().sum()} NaN)"

@@ -79,11 +79,13 @@ def paired_interval(a, b=None, level: float = 0.95) -> Interval:
 
     Args:
         a: n values, one a repetition. b: as many, in the same order; None for the interval of a itself.
-        level: coverage, 0 … 1.
+        level: coverage, between 0 and 1.
 
     Raises:
-        ValueError: fewer than two pairs, different lengths, or a value that is not finite.
+        ValueError: fewer than two pairs, different lengths, a value that is not finite, or no such level.
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level is a share between 0 and 1; got {level}.")
     a = torch.as_tensor(a, dtype=torch.double).flatten()
     b = torch.zeros_like(a) if b is None else torch.as_tensor(b, dtype=torch.double).flatten()
     n = len(a)

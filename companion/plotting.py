@@ -42,7 +42,7 @@ def show_images(images: Tensor, titles: Sequence[str] = ()) -> None:
     """A row of grey images. images (N, 1, H, W); titles: one an image, or none."""
     _, axes = plt.subplots(1, len(images), figsize=(1.1 * len(images), 1.5), squeeze=False)
     for i, ax in enumerate(axes[0]):
-        ax.imshow(images[i, 0].cpu(), interpolation="nearest")
+        ax.imshow(images[i, 0].cpu().numpy(), interpolation="nearest")
         ax.set_axis_off()
         if titles:
             ax.set_title(titles[i], fontsize=9)
@@ -53,7 +53,7 @@ def show_probabilities(rows: Mapping[str, Tensor], classes: Sequence[str] = FASH
     """Bars of class probabilities, one panel an entry. rows: title → probabilities (C,)."""
     _, axes = plt.subplots(1, len(rows), figsize=(2.6 * len(rows), 2.8), sharey=True, squeeze=False)
     for ax, (title, p) in zip(axes[0], rows.items(), strict=True):
-        ax.barh(range(len(p)), p.detach().cpu(), color=TEACHER)
+        ax.barh(range(len(p)), p.detach().cpu().numpy(), color=TEACHER)
         ax.set(title=title, xlim=(0, 1), xticks=(0, 0.5, 1))
     axes[0, 0].set_yticks(range(len(classes)), classes, fontsize=9)
     axes[0, 0].invert_yaxis()

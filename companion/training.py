@@ -64,10 +64,10 @@ def fit(
 
     Raises:
         ValueError: teacher logits that do not fit `train`, or cached ones together with a transform;
-            no steps or examples.
+            no steps or examples; val_every below 1.
         FloatingPointError: the loss is no longer finite; names the step.
     """
-    _check_run(train, teacher, transform, steps, batch_size)
+    _check_run(train, teacher, transform, steps, batch_size, val_every)
     optimiser = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
@@ -128,9 +128,11 @@ def jitter(pixels: int) -> Callable[[Tensor, torch.Generator], Tensor]:
     return transform
 
 
-def _check_run(train, teacher, transform, steps, batch_size):
+def _check_run(train, teacher, transform, steps, batch_size, val_every):
     if steps < 1 or len(train) == 0 or batch_size < 1:
         raise ValueError(f"nothing to do: {steps} steps on {len(train)} examples, {batch_size} at a time.")
+    if val_every < 1:
+        raise ValueError(f"val_every is a number of steps, 1 or more; got {val_every}.")
     if not isinstance(teacher, Tensor):
         return
     if len(teacher) != len(train):

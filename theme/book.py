@@ -1,7 +1,15 @@
-"""The book's own Sphinx extension: where the repository lives, and what follows from it."""
+"""The book's own Sphinx extension: where the repository lives, and mathematics without a network."""
 
+import hashlib
 import os
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import copyfile
 from urllib.parse import urlparse
+
+# sphinx-mathjax-offline carries MathJax 3.2.2. One file of it is all the pages need, and its bytes are the official ones.
+MATHJAX = "static/mathjax/tex-svg.js"
+MATHJAX_SHA256 = "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882"
 
 
 def repository_url() -> str:
@@ -14,6 +22,7 @@ def repository_url() -> str:
 
 def configure(app, config) -> None:
     """Repository and Colab buttons where there is an address to lead to, and none where there is not."""
+    config.mathjax_path = "tex-svg.js"
     options, url = config.html_theme_options, repository_url()
     options["repository_url"], options["use_repository_button"] = url, bool(url)
     if urlparse(url).hostname == "github.com":  # the only host that Colab opens notebooks from
@@ -24,6 +33,20 @@ def configure(app, config) -> None:
         options.pop("launch_buttons", None)
 
 
+def copy_mathjax(app) -> None:
+    """Put MathJax beside the pages, so that formulas show without a network and no third party is asked."""
+    if app.builder.format != "html":
+        return
+    source = Path(find_spec("sphinx-mathjax-offline").submodule_search_locations[0]) / MATHJAX
+    found = hashlib.sha256(source.read_bytes()).hexdigest()
+    if found != MATHJAX_SHA256:
+        raise ValueError(f"{source.name}: SHA-256 is {found}, expected {MATHJAX_SHA256}: not MathJax 3.2.2.")
+    static = Path(app.outdir) / "_static"
+    static.mkdir(parents=True, exist_ok=True)
+    copyfile(source, static / source.name)
+
+
 def setup(app) -> dict:
     app.connect("config-inited", configure)
+    app.connect("builder-inited", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,158 @@
+"""The long runs of chapter 5: function matching on 100 labels, controls, and what labels do to the gain.
+
+    python scripts/chapter05_runs.py     # resumes where it stopped; about 50 minutes on one core
+
+Learning rate and jitter of every condition are chosen on validation with seeds 100 to 102, the learning rate
+first (at a jitter of 2), then the jitter. The reported seeds, 0 to 9, meet the test images once. Seed s has its
+own initial weights, its own 100 images and its own teacher.
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+from results import run_all
+
+from companion.data import Split, fashion, fashion_teacher
+from companion.losses import kd_loss
+from companion.metrics import accuracy, calibration_error
+from companion.models import ConvNet
+from companion.training import fit, hard_loss, jitter, teacher_logits
+
+TUNING, REPORTED = (100, 101, 102), range(10)
+RATES, SHIFTS = (0.01, 0.03, 0.1), (0, 1, 2, 3, 4)
+MATCHING_STEPS = 3000
+torch.set_num_threads(1)
+TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
+TEACHERS = [fashion_teacher(i) for i in range(10)]
+
+
+def soft(logits_s, logits_t, y):
+    return kd_loss(logits_s, logits_t, T=4)
+
+
+def teacher_argmax(logits_s, logits_t, y):
+    """Hard labels again, but the teacher's, asked anew for each view."""
+    return hard_loss(logits_s, None, logits_t.argmax(-1))
+
+
+LOSSES = {"hard": hard_loss, "argmax": teacher_argmax, "kd": soft}
+
+
+def train_one(loss: str, seed: int, per_class: int, steps: int, lr: float, shift: int) -> dict:
+    student = ConvNet(4, dropout=0.0, seed=seed)
+    images = TRAIN.sample(per_class, seed)
+    teacher = None if loss == "hard" else TEACHERS[seed % 10]
+    if teacher is not None and shift == 0:
+        teacher = teacher_logits(teacher, images.x)
+    transform = jitter(shift) if shift else None
+    fit(student, images, LOSSES[loss], teacher, steps=steps, lr=lr, seed=seed, transform=transform)
+    return measure(student, seed)
+
+
+def measure(student, seed: int) -> dict:
+    """Validation while choosing, test once chosen; the other is left empty so that nobody looks."""
+    part: Split = VAL if seed in TUNING else TEST
+    logits = teacher_logits(student, part.x)
+    return {
+        "part": "val" if part is VAL else "test",
+        "accuracy": accuracy(logits, part.y),
+        "ece": calibration_error(logits, part.y),
+    }
+
+
+def best(rows: np.ndarray, key: str, **where):
+    """The value of `key` with the highest mean validation accuracy among the tuning rows that match."""
+    rows = rows[(rows["part"] == "val") & np.all([rows[k] == v for k, v in where.items()], axis=0)]
+    return max(np.unique(rows[key]).tolist(), key=lambda v: rows["accuracy"][rows[key] == v].mean())
+
+
+def function_matching() -> None:
+    name = "05_function_matching"
+    about = "Test accuracy and ECE (%) of ConvNet(4) on 100 images; teachers ConvNet(16); seeds 0 to 9"
+
+    def run(loss, lrs, shifts, seeds):
+        grid = [
+            {"loss": loss, "seed": seed, "per_class": 10, "steps": MATCHING_STEPS, "lr": lr, "shift": shift}
+            for lr in lrs
+            for shift in shifts
+            for seed in seeds
+        ]
+        return run_all(name, about, grid, train_one)
+
+    for loss in LOSSES:
+        lr = best(run(loss, RATES, [2], TUNING), "lr", loss=loss, shift=2)
+        shift = best(run(loss, [lr], SHIFTS, TUNING), "shift", loss=loss, lr=lr)
+        run(loss, [lr], [shift], REPORTED)
+        print(f"{loss}: lr {lr}, shift {shift}")
+    lr = best(run("kd", RATES, [0], TUNING), "lr", loss="kd", shift=0)
+    run("kd", [lr], [0], REPORTED)
+
+
+def targets(control: str, p, seed: int):
+    """The teacher's probabilities p (N, 10) with their dark mass, that of the classes it does not name, changed."""
+    top = p.argmax(-1)
+    own = torch.nn.functional.one_hot(top, 10).bool()
+    if control == "permuted":  # each row's wrong classes in an order of its own
+        noise = torch.rand(p.shape, generator=torch.Generator().manual_seed(seed)).masked_fill(own, -1)
+        order, places = noise.argsort(-1), (~own).double().argsort(dim=-1, stable=True)
+        return torch.zeros_like(p).scatter(-1, places, p.gather(-1, order))
+    if control == "uniform":
+        return p.where(own, (1 - p.amax(-1, keepdim=True)) / 9)
+    if control == "class mean":  # the average soft target of the images on which it names the same class
+        return torch.stack([p[top == c].mean(0) for c in top])
+    return p
+
+
+def control_one(control: str, seed: int, lr: float) -> dict:
+    images, student = TRAIN.sample(10, seed), ConvNet(4, dropout=0.0, seed=seed)
+    v = teacher_logits(TEACHERS[seed % 10], images.x)
+    loss, teacher = soft, 4 * targets(control, (v / 4).softmax(-1), seed).log()
+    if control in ("labels", "smoothed", "argmax"):
+        epsilon, teacher = 0.1 * (control == "smoothed"), None
+        loss = partial(smoothed_loss, epsilon=epsilon)
+    if control == "argmax":
+        images = Split(images.x, v.argmax(-1))
+    fit(student, images, loss, teacher, steps=400, lr=lr, seed=seed)
+    return measure(student, seed)
+
+
+def smoothed_loss(logits_s, logits_t, y, epsilon):
+    return torch.nn.functional.cross_entropy(logits_s, y, label_smoothing=epsilon)
+
+
+def controls() -> None:
+    """What it is in the soft targets that teaches."""
+    about = "Accuracy and ECE (%) of ConvNet(4) on 100 images, 400 steps, by what it is taught; seeds 0 to 9"
+    for control in ("labels", "smoothed", "argmax", "soft", "permuted", "uniform", "class mean"):
+
+        def run(lrs, seeds, control=control):
+            grid = [{"control": control, "seed": s, "lr": lr} for lr in lrs for s in seeds]
+            return run_all("05_controls", about, grid, control_one)
+
+        run([best(run(RATES, TUNING), "lr", control=control)], REPORTED)
+
+
+def labels() -> None:
+    """How the gain of plain distillation falls as the labels grow."""
+    name = "05_labels"
+    about = "Accuracy and ECE (%) of ConvNet(4) on 10 · per_class images; seeds 0 to 9"
+    for per_class in (10, 100, 900):
+        for loss in ("hard", "kd"):
+
+            def run(lrs, seeds, loss=loss, per_class=per_class):
+                grid = [
+                    {"loss": loss, "seed": s, "per_class": per_class, "steps": 1500, "lr": lr, "shift": 0}
+                    for lr in lrs
+                    for s in seeds
+                ]
+                return run_all(name, about, grid, train_one)
+
+            lr = best(run(RATES, TUNING), "lr", loss=loss, per_class=per_class)
+            run([lr], REPORTED)
+
+
+if __name__ == "__main__":
+    controls()
+    function_matching()
+    labels()

@@ -1,0 +1,80 @@
+"""The book as a whole: contents against files, headings, equations against tests, functions against chapters."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.test_notebooks import CHAPTERS, NOTEBOOKS, ROOT, cells
+
+TESTS = {path.name: path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
+PAGES = {path: "\n\n".join(c.source for c in cells(path, "markdown")) for path in NOTEBOOKS}
+MARKDOWN = {path: path.read_text() for path in [ROOT / "index.md", *ROOT.glob("reference/*.md")]}
+
+
+def headings(path):
+    return re.findall(r"^#+ (.+)$", PAGES[path], re.M)
+
+
+def test_contents_and_files_agree():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = {toc["root"]} | {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
+    found = {str(p.relative_to(ROOT).with_suffix("")) for p in [*NOTEBOOKS, *MARKDOWN]}
+    assert listed == found
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_required_headings(path):
+    found = headings(path)
+    number = int(path.stem[:2])
+    assert found[0].startswith(f"{number} ")
+    for heading in ("What you will learn", "Exercises", "Summary", "Further reading"):
+        assert heading in found, f"{path.stem} lacks “{heading}”"
+    assert found.index("What you will learn") < found.index("Exercises") < found.index("Summary")
+    assert "**Article:**" in PAGES[path] and "**Time:**" in PAGES[path]
+
+
+def test_every_equation_has_its_test():
+    text = "\n".join(PAGES.values()) + "\n".join(MARKDOWN.values())
+    labels = re.findall(r":label:\s*(eq-[\w-]+)", text) + re.findall(r"\$\$\s*\((eq-[\w-]+)\)", text)
+    tested = set(re.findall(r'mark\.equation\("(eq-[\w-]+)"\)', "".join(TESTS.values())))
+    assert len(labels) == len(set(labels)), "a label is defined twice"
+    assert set(labels) == tested
+
+
+def test_docstrings_name_equations_that_exist():
+    labels = set(re.findall(r":label:\s*(eq-[\w-]+)", "\n".join(PAGES.values())))
+    for path in (ROOT / "companion").rglob("*.py"):
+        assert set(re.findall(r"\beq-[a-z-]*[a-z]", path.read_text())) <= labels, path.name
+
+
+def public(path):
+    nodes = ast.parse(path.read_text()).body
+    return [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+
+
+def test_every_public_function_is_used_in_a_chapter():
+    code = "\n".join(c.source for path in NOTEBOOKS for c in cells(path, "code"))
+    unused = [
+        f"{path.stem}.{node.name}"
+        for path in sorted((ROOT / "companion").rglob("*.py"))
+        for node in public(path)
+        if not re.search(rf"\b{node.name}\b", code)
+    ]
+    assert unused == []
+
+
+def test_every_public_function_is_documented():
+    for path in sorted((ROOT / "companion").rglob("*.py")):
+        assert ast.get_docstring(ast.parse(path.read_text()))
+        for node in public(path):
+            assert ast.get_docstring(node), f"{path.stem}.{node.name}"
+
+
+def test_every_citation_is_listed_and_every_entry_cited():
+    text = "\n".join(PAGES.values()) + "\n".join(MARKDOWN.values())
+    cited = {key.strip() for found in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in found.split(",")}
+    entries = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "reference/references.bib").read_text(), re.M))
+    assert cited == entries

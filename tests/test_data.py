@@ -1,0 +1,182 @@
+"""The embedded data are what they say they are, and broken files are refused."""
+
+import gzip
+import hashlib
+import math
+import os
+import sys
+from importlib.resources import files
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from companion import data
+from companion.data import MEAN, STD, Split, digits, fashion, fashion_full, fashion_teacher
+from companion.metrics import accuracy
+from companion.training import teacher_logits
+
+OFFICIAL = os.environ.get("FASHION_MNIST")  # a folder with the four official files
+SIZES = {"train": 10_000, "val": 5_000, "test": 10_000}
+
+
+@pytest.fixture(scope="module")
+def test_part():
+    return fashion("test")
+
+
+# ------------------------------------------------------------------------------------------------- Split
+
+
+def test_split_takes_parts_and_stays_aligned():
+    split = Split(torch.arange(6.0)[:, None], torch.arange(6))
+    for index in (slice(1, 4), [5, 0], torch.tensor([2, 2]), torch.arange(6) > 3):
+        part = split[index]
+        assert torch.equal(part.x[:, 0].long(), part.y)
+    assert len(split[2:]) == 4 and len(split.to("cpu")) == 6
+    with pytest.raises(TypeError, match=r"split\[2:3\]"):
+        split[2]
+    with pytest.raises(ValueError, match="6 examples and y has 5"):
+        Split(split.x, split.y[:5])
+
+
+def test_sample_draws_per_class_without_replacement_by_its_seed():
+    split = Split(torch.arange(40.0), torch.arange(40) % 4)
+    drawn = split.sample(5, seed=1)
+    assert drawn.y.bincount().tolist() == [5, 5, 5, 5]
+    assert len(drawn.x.unique()) == 20
+    assert torch.equal(drawn.x, split.sample(5, seed=1).x)
+    assert not torch.equal(drawn.x, split.sample(5, seed=2).x)
+    with pytest.raises(ValueError, match="class 0 has 10 examples; 11"):
+        split.sample(11, seed=0)
+
+
+# --------------------------------------------------------------------------------------- embedded images
+
+
+@pytest.mark.parametrize("part", SIZES)
+def test_fashion_parts_have_their_size_and_scale(part):
+    split = fashion(part)
+    assert split.x.shape == (SIZES[part], 1, 28, 28) and split.x.dtype == torch.float32
+    assert split.y.dtype == torch.int64 and split.y.unique().tolist() == list(range(10))
+    assert split.x.min().item() == pytest.approx(-MEAN / STD, rel=1e-5)
+    assert split.x.max().item() == pytest.approx((1 - MEAN) / STD, rel=1e-5)
+    assert abs(split.x.mean().item()) < 0.02 and abs(split.x.std().item() - 1) < 0.02
+
+
+def test_the_official_test_set_has_a_thousand_images_a_class(test_part):
+    assert test_part.y.bincount().tolist() == [1000] * 10
+    assert len(data.FASHION_CLASSES) == 10
+
+
+def test_fashion_refuses_an_unknown_part():
+    with pytest.raises(ValueError, match="'validation'"):
+        fashion("validation")
+
+
+def test_every_shipped_file_has_the_recorded_checksum():
+    folder = files("companion.data")
+    lines = [line.split() for line in folder.joinpath("SHA256SUMS").read_text().splitlines()]
+    assert {name for _, name in lines} == {
+        "fashion_train.xz", "fashion_val.xz", "fashion_test.xz", "fashion_teachers.safetensors",
+    }  # fmt: skip
+    for digest, name in lines:
+        assert hashlib.sha256(folder.joinpath(name).read_bytes()).hexdigest() == digest, name
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch):
+    for name in ("SHA256SUMS", "fashion_val.xz"):
+        (tmp_path / name).write_bytes(files("companion.data").joinpath(name).read_bytes())
+    monkeypatch.setattr(data, "files", lambda package: tmp_path)
+    assert len(fashion("val")) == 5000
+    content = bytearray((tmp_path / "fashion_val.xz").read_bytes())
+    content[1000] ^= 1
+    (tmp_path / "fashion_val.xz").write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256"):
+        fashion("val")
+
+
+# ---------------------------------------------------------------------------------------------- teachers
+
+
+@pytest.mark.parametrize("index", range(data.TEACHERS))
+def test_each_teacher_is_frozen_and_right_on_90_to_92_per_cent(index, test_part):
+    teacher = fashion_teacher(index)
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    assert 90 <= accuracy(teacher_logits(teacher, test_part.x), test_part.y) <= 92
+
+
+def test_teachers_differ_and_there_is_no_eleventh():
+    assert not torch.equal(fashion_teacher(0).head.weight, fashion_teacher(1).head.weight)
+    for index in (-1, 10):
+        with pytest.raises(ValueError, match="0 … 9"):
+            fashion_teacher(index)
+
+
+# ------------------------------------------------------------------------------------------------ digits
+
+
+def test_digits_are_split_without_overlap_and_shuffled_by_the_seed():
+    from sklearn.datasets import load_digits
+
+    parts = digits(seed=3)
+    assert [len(p) for p in parts] == [1000, 297, 500]
+    assert torch.equal(parts[0].x, digits(seed=3)[0].x) and not torch.equal(parts[0].x, digits(seed=4)[0].x)
+    x, y = load_digits(return_X_y=True)
+    joined = torch.cat([torch.cat([p.x * 16, p.y[:, None].float()], 1) for p in parts])
+    expected = np.concatenate([x, y[:, None]], 1)
+    assert sorted(map(tuple, joined.tolist())) == sorted(map(tuple, expected.tolist()))
+    assert 0 <= parts[0].x.min() and parts[0].x.max() == 1
+
+
+# --------------------------------------------------------------------------------- the full set, by file
+
+
+def test_a_folder_without_the_files_is_refused_with_their_address(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train-images-idx3-ubyte\.gz; get them from http"):
+        fashion_full(tmp_path)
+
+
+@pytest.mark.parametrize("name, write", [("", bytes), (".gz", gzip.compress)])
+def test_a_file_that_is_not_the_official_one_is_refused(tmp_path, name, write):
+    (tmp_path / f"train-images-idx3-ubyte{name}").write_bytes(write(b"\0" * 100))
+    with pytest.raises(ValueError, match="not the official file"):
+        fashion_full(tmp_path)
+
+
+def test_without_a_network_the_error_says_what_to_do(monkeypatch):
+    def retrieve(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setitem(sys.modules, "pooch", SimpleNamespace(retrieve=retrieve, os_cache=lambda name: name))
+    with pytest.raises(FileNotFoundError, match=r"ConnectionError.*folder=") as error:
+        fashion_full()
+    assert isinstance(error.value.__cause__, ConnectionError)
+
+
+def test_the_download_is_checked_against_the_official_md5(monkeypatch):
+    asked = []
+
+    def retrieve(url, known_hash, fname, path):
+        asked.append((url, known_hash, fname))
+        raise OSError
+
+    monkeypatch.setitem(sys.modules, "pooch", SimpleNamespace(retrieve=retrieve, os_cache=lambda name: name))
+    with pytest.raises(FileNotFoundError):
+        fashion_full()
+    ((url, known_hash, fname),) = asked
+    assert url.endswith("/" + fname) and known_hash == f"md5:{data._OFFICIAL[fname[:-3]][0]}"
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="set FASHION_MNIST to a folder with the official files")
+def test_the_embedded_parts_are_the_recorded_cuts_of_the_official_files():
+    train, test = fashion_full(OFFICIAL)
+    assert (len(train), len(test)) == (60_000, 10_000)
+    for name, part in {"train": train[45_000:55_000], "val": train[55_000:], "test": test}.items():
+        embedded = fashion(name)
+        assert torch.equal(embedded.x, part.x) and torch.equal(embedded.y, part.y)
+    assert train.x.mean().item() == pytest.approx(0, abs=1e-3) and math.isclose(train.x.std(), 1, abs_tol=1e-3)
+    shown = {image.tobytes() for image in train[:45_000].x.numpy()}
+    seen = sum(image.tobytes() in shown for image in train[45_000:].x.numpy())
+    assert seen < 15  # the official set repeats a few images

@@ -1,0 +1,128 @@
+"""Metrics against scipy, scikit-learn and values worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import special, stats
+from sklearn.metrics import accuracy_score
+
+from companion.metrics import (
+    Interval, _t_quantile, accuracy, agreement, calibration_error, gap_recovered, paired_interval,
+)  # fmt: skip
+
+
+def draw(n=500, classes=10, seed=0, scale=2.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(n, classes, generator=generator)
+    return logits, torch.randint(0, classes, (n,), generator=generator)
+
+
+def test_accuracy_is_scikit_learns_in_per_cent():
+    logits, y = draw()
+    assert accuracy(logits, y) == pytest.approx(100 * accuracy_score(y, logits.argmax(-1)), rel=1e-6)
+    assert accuracy(torch.eye(4), torch.tensor([0, 1, 2, 0])) == 75
+
+
+def test_agreement_is_the_share_of_equal_predictions_and_symmetric():
+    s, t = torch.eye(4), torch.eye(4)[[0, 1, 2, 0]]
+    assert agreement(s, t) == agreement(t, s) == 75
+    assert agreement(s, 3 * s - 1) == 100
+    with pytest.raises(ValueError, match=r"\(4, 4\) and \(4, 3\)"):
+        agreement(s, t[:, :3])
+
+
+def ece(logits, y, bins):
+    """Guo et al. 2017, eq. 3, written with intervals ((b−1)/B, b/B] as the paper does."""
+    q = special.softmax(logits.double().numpy(), -1)
+    confidence, right = q.max(-1), q.argmax(-1) == y.numpy()
+    total = 0.0
+    for b in range(1, bins + 1):
+        inside = ((b - 1) / bins < confidence) & (confidence <= b / bins)
+        if inside.any():
+            total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return 100 * total
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+@pytest.mark.parametrize("scale", [0.3, 2.0, 8.0])
+def test_calibration_error_is_its_definition(bins, scale):
+    logits, y = draw(scale=scale)
+    assert calibration_error(logits, y, bins) == pytest.approx(ece(logits, y, bins), rel=1e-9)
+
+
+def test_calibration_error_by_hand():
+    """Four examples at confidence ¾: three right, none off; one right, ½ off."""
+    logits = torch.tensor([[math.log(3), 0.0]], dtype=torch.double).repeat(4, 1)
+    assert calibration_error(logits, torch.tensor([0, 0, 0, 1])) == pytest.approx(0, abs=1e-12)
+    assert calibration_error(logits, torch.tensor([0, 1, 1, 1])) == pytest.approx(50, rel=1e-12)
+    assert calibration_error(100 * logits, torch.ones(4).long()) == pytest.approx(100, rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", [accuracy, calibration_error])
+def test_inputs_that_do_not_fit_are_refused(metric):
+    logits, y = draw()
+    for bad in [(logits, y[:-1]), (logits[0], y[0]), (logits[:0], y[:0])]:
+        with pytest.raises(ValueError, match="labels"):
+            metric(*bad)
+    logits[3, 0] = math.nan
+    with pytest.raises(ValueError, match="1 of 500 rows"):
+        metric(logits, y)
+
+
+def test_gap_recovered_is_a_share():
+    assert gap_recovered(80, 70, 90) == 0.5
+    assert gap_recovered(70, 70, 90) == 0 and gap_recovered(90, 70, 90) == 1
+    assert gap_recovered(60, 70, 90) == -0.5 and gap_recovered(100, 70, 90) == 1.5
+    for teacher in (70, 60, math.nan):
+        with pytest.raises(ValueError, match="no gap"):
+            gap_recovered(80, 70, teacher)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 40])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
+def test_paired_interval_is_scipys_t_interval_of_the_differences(n, level):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(1, 2, n), rng.normal(0, 2, n)
+    found = paired_interval(a, b, level)
+    d = a - b
+    low, high = stats.t.interval(level, n - 1, loc=d.mean(), scale=stats.sem(d))
+    assert (found.mean, found.n) == (pytest.approx(d.mean(), rel=1e-12), n)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6)
+    assert found.half_width == pytest.approx((high - low) / 2, rel=1e-6)
+
+
+def test_paired_interval_agrees_with_scipys_paired_test():
+    a, b = [73.5, 74.1, 72.9, 75.0], [72.0, 73.9, 72.1, 73.2]
+    expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+    found = paired_interval(a, b)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
+    alone = paired_interval(torch.tensor(a) - torch.tensor(b))
+    assert alone.mean == pytest.approx(found.mean, rel=1e-5)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 9, 30, 200])
+@pytest.mark.parametrize("probability", [0.6, 0.95, 0.975, 0.995])
+def test_t_quantile_is_scipys(freedom, probability):
+    assert _t_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=2e-6)
+
+
+@pytest.mark.parametrize(
+    "bad, match",
+    [(([1.0],), "two pairs"), (([1.0, 2.0], [1.0]), "two pairs"), (([1.0, math.nan],), "finite")],
+)
+def test_paired_interval_refuses_what_has_no_interval(bad, match):
+    with pytest.raises(ValueError, match=match):
+        paired_interval(*bad)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5])
+def test_paired_interval_refuses_a_level_that_is_no_share(level):
+    with pytest.raises(ValueError, match="level"):
+        paired_interval([1.0, 2.0], level=level)
+
+
+def test_interval_prints_its_half_width():
+    assert str(Interval(1.234, 0.734, 1.734, 10)) == "+1.23 ± 0.50"
+    assert str(Interval(-1.0, -2.0, 0.0, 3)) == "-1.00 ± 1.00"

@@ -1,0 +1,76 @@
+"""Shapes, sizes and seeds of the small models."""
+
+import pytest
+import torch
+
+from companion.models import MLP, ConvNet, parameters, seeded
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_mlp_shapes_and_size():
+    model = MLP(784, 128, 10)
+    x = torch.randn(3, 1, 28, 28)
+    assert model(x).shape == (3, 10)
+    assert model.features(x).shape == (3, 128) and (model.features(x) >= 0).all()
+    assert parameters(model) == 784 * 128 + 128 + 128 * 10 + 10 == 101_770
+
+
+def test_mlp_without_a_hidden_layer_is_linear():
+    model = MLP(6, 3)
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(model(x), x @ model.layers[0].weight.T + model.layers[0].bias)
+
+
+@pytest.mark.parametrize("sizes", [(), (3,), (3, 0), (3, -1, 2)])
+def test_mlp_refuses_sizes_that_make_no_network(sizes):
+    with pytest.raises(ValueError, match="sizes?"):
+        MLP(*sizes)
+
+
+@pytest.mark.parametrize("width", [1, 4, 8, 16])
+def test_convnet_shapes_and_size(width):
+    model = ConvNet(width).eval()
+    x = torch.randn(2, 1, 28, 28)
+    assert model(x).shape == (2, 10)
+    w = width
+    assert [m.shape[1:] for m in model.features(x)] == [(w, 14, 14), (2 * w, 7, 7), (4 * w, 4, 4)]
+    convolutions = 25 * w + 9 * w * 2 * w + 9 * 2 * w * 4 * w
+    assert parameters(model) == convolutions + 2 * 7 * w + 64 * w * 10 + 10
+
+
+def test_convnet_has_as_many_parameters_as_its_docstring_says():
+    assert f"`ConvNet(8)` has {parameters(ConvNet(8)):,} parameters" in ConvNet.__doc__
+
+
+def test_convnet_drops_out_in_training_only_and_takes_other_classes():
+    model, x = ConvNet(2, classes=4), torch.randn(5, 1, 28, 28)
+    assert model.eval()(x).shape == (5, 4)
+    assert torch.equal(model(x), model(x))
+    assert not torch.equal(model.train()(x), model(x))
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 3, 28, 28), (2, 784)])
+def test_convnet_refuses_what_is_no_batch_of_grey_images(shape):
+    with pytest.raises(ValueError, match=r"\(N, 1, 28, 28\)"):
+        ConvNet(2)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("make", [lambda seed: MLP(5, 4, 3, seed=seed), lambda seed: ConvNet(2, seed=seed)])
+def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone(make):
+    before = torch.random.get_rng_state()
+    assert same(make(1), make(1)) and not same(make(1), make(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert not same(make(None), make(None))
+
+
+def test_seeded_gives_what_the_global_seed_would():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    assert torch.equal(seeded(lambda: torch.rand(3), 7), expected)
+
+
+def test_parameters_leaves_buffers_out():
+    assert parameters(torch.nn.BatchNorm1d(6)) == 12

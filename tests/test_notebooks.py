@@ -1,0 +1,120 @@
+"""The notebooks' form: run, in order, described, short. nbval compares what they say; it passes a cleared
+notebook and looks at no picture, so this does."""
+
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted([*ROOT.glob("chapters/*.ipynb"), *ROOT.glob("reference/*.ipynb")])
+CHAPTERS = [path for path in NOTEBOOKS if path.parent.name == "chapters"]
+
+
+def cells(path, kind=None):
+    return [c for c in nbformat.read(path, as_version=4).cells if kind in (None, c.cell_type)]
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", ()))
+
+
+def lines(cell):
+    return [line for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def teaching(path):
+    """Code cells without set-up, exercises and solutions."""
+    return [c for c in cells(path, "code") if not tags(c) & {"setup", "exercise", "solution"}]
+
+
+def per_notebook(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda p: p.stem)
+
+
+def test_there_are_notebooks():
+    assert CHAPTERS
+
+
+@per_notebook(NOTEBOOKS)
+def test_executed_in_order_and_without_errors(path):
+    code = [c for c in cells(path, "code") if c.source.strip()]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+
+
+@per_notebook(NOTEBOOKS)
+def test_no_warnings_in_the_outputs(path):
+    streams = [o for c in cells(path, "code") for o in c.outputs if o.output_type == "stream"]
+    assert not [o.text for o in streams if o.name == "stderr"]
+
+
+@per_notebook(NOTEBOOKS)
+def test_every_figure_says_what_it_shows(path):
+    for cell in cells(path, "code"):
+        drawn = [o for o in cell.outputs if {"image/svg+xml", "image/png"} & set(o.get("data", ()))]
+        if drawn:
+            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(alt.split()) >= 5, f"alt text {alt!r} of the cell: {cell.source[:200]}"
+
+
+@per_notebook(NOTEBOOKS)
+def test_outputs_name_no_place_on_this_machine(path):
+    text = path.read_text()
+    assert not re.search(r'(?<![\w.])/(home|work|tmp|root|Users)/', text)
+
+
+@per_notebook(CHAPTERS)
+def test_cell_budget(path):
+    sizes = sorted(len(lines(c)) for c in teaching(path))
+    assert 8 <= len(sizes) <= 22
+    assert statistics.median(sizes) <= 6
+    assert sizes[int(0.9 * (len(sizes) - 1))] <= 18
+    assert max(len(lines(c)) for c in cells(path, "code")) <= 30
+
+
+@per_notebook(CHAPTERS)
+def test_more_words_than_code(path):
+    code = sum(len(lines(c)) for c in teaching(path))
+    words = sum(len(c.source.split()) for c in cells(path, "markdown"))
+    assert words >= 8 * code
+
+
+@per_notebook(CHAPTERS)
+def test_few_functions_and_no_wall_of_code(path):
+    assert sum(len(re.findall(r"^\s*def ", c.source, re.M)) for c in teaching(path)) <= 3
+    kinds = "".join("c" if c.cell_type == "code" else "m" for c in cells(path))
+    assert "ccc" not in kinds
+
+
+@per_notebook(NOTEBOOKS)
+def test_one_setup_cell_that_all_share(path):
+    setup = [c for c in cells(path, "code") if "setup" in tags(c)]
+    assert len(setup) == 1
+    reference = next(c for c in cells(CHAPTERS[0], "code") if "setup" in tags(c)).source
+    assert setup[0].source.startswith(reference[: reference.index('"..[book]"') + 20])
+    assert setup[0].source.rstrip().endswith("companion.setup()")
+
+
+@per_notebook(CHAPTERS)
+def test_claims_and_exercises(path):
+    code = cells(path, "code")
+    claimed = [o for c in code for o in c.outputs if o.output_type == "stream" and "✓ " in o.text]
+    assert len(claimed) >= 3
+    for cell in code:
+        text = "".join(o.text for o in cell.outputs if o.output_type == "stream")
+        if "exercise" in tags(cell):
+            assert text.startswith("○ ") and "not attempted" in text
+        if "solution" in tags(cell):
+            assert text.startswith("✓ ")
+    assert sum("exercise" in tags(c) for c in code) == sum("solution" in tags(c) for c in code) >= 2
+    assert not [o for o in claimed if "✗" in o.text]
+
+
+@per_notebook(NOTEBOOKS)
+def test_claims_are_compared(path):
+    for cell in cells(path, "code"):
+        if "claim(" in cell.source:
+            assert not tags(cell) & {"nbval-ignore-output", "nbval-skip"}, cell.source[:200]

@@ -1,0 +1,243 @@
+"""The training loop: what belongs together stays together, and the same seed gives the same run."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from companion.data import Split
+from companion.losses import kd_loss
+from companion.metrics import accuracy
+from companion.models import MLP
+from companion.training import fit, hard_loss, jitter, teacher_logits
+
+RUN = {"steps": 12, "lr": 1e-2, "batch_size": 8}
+
+
+def blobs(n=40, seed=0):
+    """Two classes that a line separates."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2
+    return Split(torch.randn(n, 4, generator=generator) + 3 * y[:, None], y)
+
+
+def soft(logits_s, logits_t, y):
+    return kd_loss(logits_s, logits_t, T=2.0)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+class Noisy(nn.Module):
+    """A teacher with batch norm and dropout, which training mode would give away."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+
+    def forward(self, x):
+        assert not self.training and not torch.is_grad_enabled()
+        return self.body(x)
+
+
+# ------------------------------------------------------------------------------------- cached and aligned
+
+
+@pytest.mark.parametrize("n, batch_size", [(40, 8), (37, 8), (5, 8)])
+def test_cached_teacher_logits_stay_aligned_with_the_shuffled_examples(n, batch_size):
+    """Inputs, labels and teacher logits all carry the example's index; the loss sees all three agree."""
+    index = torch.arange(n)
+    seen = []
+
+    def loss(logits_s, logits_t, y):
+        assert torch.equal(logits_t[:, 0].long(), y) and torch.equal(student.saw[:, 0].long(), y)
+        seen.append(y)
+        return logits_s.square().mean()
+
+    class Student(nn.Linear):
+        def forward(self, x):
+            self.saw = x
+            return super().forward(x)
+
+    student = Student(2, 2)
+    x = torch.stack([index, -index], 1).float()
+    fit(student, Split(x, index), loss, x.clone(), steps=12, lr=0.01, batch_size=batch_size)
+    per_epoch = max(n // batch_size, 1)
+    assert all(len(y) == min(batch_size, n) for y in seen)
+    epochs = [torch.cat(seen[i : i + per_epoch]) for i in range(0, 12 - per_epoch + 1, per_epoch)]
+    assert all(len(epoch.unique()) == len(epoch) for epoch in epochs)
+    assert len(epochs) < 2 or not torch.equal(epochs[0], epochs[1])
+
+
+def test_cached_logits_and_the_teacher_itself_give_the_same_student():
+    train, teacher = blobs(), Noisy()
+    a, b = MLP(4, 8, 2, seed=0), MLP(4, 8, 2, seed=0)
+    cached = teacher_logits(teacher, train.x)
+    assert fit(a, train, soft, cached, **RUN).loss == pytest.approx(fit(b, train, soft, teacher, **RUN).loss, rel=1e-5)
+    torch.testing.assert_close(weights(a), weights(b))
+
+
+def test_teacher_logits_do_not_depend_on_the_batch_size_and_put_the_mode_back():
+    teacher, x = Noisy().train(), blobs().x
+    whole, parts = teacher_logits(teacher, x), teacher_logits(teacher, x, batch_size=7)
+    assert teacher.training and not whole.requires_grad
+    torch.testing.assert_close(whole, parts)
+    assert not (teacher_logits(teacher.eval(), x).requires_grad or teacher.training)
+
+
+def test_the_teacher_is_unchanged_and_in_eval_mode():
+    teacher = Noisy().train()
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    fit(MLP(4, 2), blobs(), soft, teacher, **RUN)
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters()) and not teacher.training
+
+
+# --------------------------------------------------------------------------------------------------- seeds
+
+
+def run(seed, **more):
+    student = nn.Sequential(MLP(4, 8, seed=1), nn.Dropout(0.3), MLP(8, 2, seed=2))
+    history = fit(student, blobs(), seed=seed, **RUN, **more)
+    return history, weights(student)
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone():
+    state = torch.random.get_rng_state()
+    (h1, w1), (h2, w2), (h3, w3) = run(5), run(5), run(6)
+    assert torch.equal(w1, w2) and h1 == h2
+    assert not torch.equal(w1, w3) and h1.loss != h3.loss
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_learning_rate_falls_to_zero_along_half_a_cosine():
+    """With a loss of constant slope AdamW moves by the learning rate at each step."""
+    student = nn.Linear(1, 1, bias=False)
+    path = []
+
+    def loss(logits_s, logits_t, y):
+        path.append(student.weight.item())
+        return student.weight.sum()
+
+    fit(student, Split(torch.ones(4, 1), torch.zeros(4).long()), loss, steps=10, lr=0.1, weight_decay=0.0)
+    path.append(student.weight.item())
+    steps = [a - b for a, b in zip(path[:-1], path[1:], strict=True)]
+    assert steps == pytest.approx([0.05 * (1 + math.cos(math.pi * i / 10)) for i in range(10)], rel=1e-3)
+
+
+# ---------------------------------------------------------------------------------------------- validation
+
+
+def test_validation_chooses_the_best_step_and_puts_its_weights_back():
+    """A loss that learns for 20 steps and unlearns for 20: the best weights lie in between."""
+    train, val = blobs(), blobs(seed=1)
+    student, kept = MLP(4, 2, seed=0), {}
+    step = 0
+
+    def loss(logits_s, logits_t, y):
+        nonlocal step
+        if step % 5 == 0:
+            kept[step] = weights(student).clone()
+        step += 1
+        return hard_loss(logits_s, None, y if step <= 20 else 1 - y)
+
+    history = fit(student, train, loss, steps=60, lr=0.2, batch_size=8, val=val, val_every=5)
+    assert history.val_steps == list(range(5, 61, 5))
+    assert history.best_step < 60 and history.val_accuracy[-1] < max(history.val_accuracy)
+    first_best = history.val_steps[history.val_accuracy.index(max(history.val_accuracy))]
+    assert history.best_step == first_best
+    assert torch.equal(weights(student), kept[first_best])
+    assert accuracy(teacher_logits(student, val.x), val.y) == max(history.val_accuracy)
+
+
+def test_the_last_step_is_validated_too_and_without_val_nothing_is():
+    history, _ = run(0, val=blobs(seed=1), val_every=5)
+    assert history.val_steps == [5, 10, 12] and len(history.loss) == 12
+    history, _ = run(0)
+    assert (history.val_steps, history.val_accuracy, history.best_step) == ([], [], 12)
+
+
+def test_validation_does_not_change_the_run():
+    assert run(0)[0].loss == run(0, val=blobs(seed=1), val_every=3)[0].loss
+
+
+def test_the_student_learns_and_is_left_in_eval_mode():
+    student, train = MLP(4, 8, 2, seed=0), blobs()
+    history = fit(student, train, steps=60, lr=1e-2, batch_size=8)
+    assert history.loss[-1] < history.loss[0] / 3 and not student.training
+    assert accuracy(teacher_logits(student, train.x), train.y) > 95
+
+
+# ------------------------------------------------------------------------------------------------ transform
+
+
+def test_teacher_and_student_see_the_same_transformed_batch():
+    saw = []
+
+    class Watcher(MLP):
+        def forward(self, x):
+            saw.append(x.clone())
+            return super().forward(x)
+
+    fit(Watcher(4, 2), blobs(), soft, Watcher(4, 2), transform=lambda x, g: x + torch.rand(1, generator=g), **RUN)
+    assert len(saw) == 24
+    assert all(torch.equal(a, b) for a, b in zip(saw[::2], saw[1::2], strict=True))
+
+
+def test_a_transform_is_refused_with_cached_logits():
+    train = blobs()
+    with pytest.raises(ValueError, match="cached"):
+        fit(MLP(4, 2), train, soft, torch.zeros(40, 2), transform=lambda x, g: x, **RUN)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 28, 28), (3, 1, 6, 9), (4, 3, 8, 8)])
+def test_jitter_is_torch_roll_of_each_image(shape):
+    x = torch.randn(shape)
+    moved = jitter(3)(x, torch.Generator().manual_seed(0))
+    shift = torch.randint(-3, 4, (2, shape[0], 1), generator=torch.Generator().manual_seed(0))
+    for i in range(shape[0]):
+        rolled = torch.roll(x[i], (-shift[0, i].item(), -shift[1, i].item()), dims=(1, 2))
+        assert torch.equal(moved[i], rolled)
+
+
+def test_jitter_reaches_every_shift_and_zero_pixels_is_the_identity():
+    x = torch.zeros(400, 1, 9, 9)
+    x[:, 0, 4, 4] = 1
+    moved = jitter(2)(x, torch.Generator().manual_seed(0))
+    assert {tuple(p) for p in moved.nonzero()[:, 2:].tolist()} == {(i, j) for i in range(2, 7) for j in range(2, 7)}
+    assert torch.equal(jitter(0)(x, torch.Generator()), x)
+
+
+# --------------------------------------------------------------------------------------- errors, progress
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"batch_size": 0}])
+def test_a_run_with_nothing_to_do_is_refused(bad):
+    with pytest.raises(ValueError, match="nothing to do"):
+        fit(MLP(4, 2), blobs(), **{**RUN, **bad})
+    with pytest.raises(ValueError, match="0 examples"):
+        fit(MLP(4, 2), blobs()[:0], **RUN)
+
+
+def test_a_validation_interval_below_one_is_refused():
+    with pytest.raises(ValueError, match="val_every"):
+        fit(MLP(4, 2), blobs(), val=blobs(), val_every=0, **RUN)
+
+
+def test_teacher_logits_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="39 rows .* 40"):
+        fit(MLP(4, 2), blobs(), soft, torch.zeros(39, 2), **RUN)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
+    train = blobs()
+    train.x[:] = math.nan
+    with pytest.raises(FloatingPointError, match="nan at step 1"):
+        fit(MLP(4, 2), train, **RUN)
+
+
+def test_progress_shows_every_step(capsys):
+    fit(MLP(4, 2), blobs(), progress=True, **RUN)
+    assert "12/12" in capsys.readouterr().err
