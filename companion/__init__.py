@@ -33,8 +33,6 @@ def setup() -> None:
     """Make a chapter repeatable: the book's figure style, the global seed, one thread."""
     from .plotting import use_style
 
-    from .plotting import use_style
-
     torch.set_num_threads(1)
     torch.manual_seed(book_seed())
     use_style()

@@ -1,4 +1,4 @@
-"""What the losses on logits share: the mean over rows with its gradient, and the comparison of p with q."""
+"""What the losses share: the mean over rows with its gradient, the comparison of p with q, small pieces."""
 
 import math
 from collections.abc import Callable
@@ -55,24 +55,30 @@ class _MeanOverRows(torch.autograd.Function):
         if mask is not None:  # what is masked may be NaN: leave it out, do not multiply it by 0
             rows = [x[mask.flatten()] for x in rows]
         n, classes = rows[0].shape
-        step = max(1, chunk // max(classes, 1)) if logits_s.device.type == "cpu" else max(n, 1)
-        total, gradient = 0.0, torch.empty_like(rows[0], dtype=wide(rows[0][:0]).dtype)
-        for start in range(0, n, step):
-            z, v, *others = (x[start : start + step] for x in rows)
+        step = max(1, chunk // max(classes, 1)) if logits_s.is_cpu else max(n, 1)
+        total, gradient = (
+            0.0,
+            torch.empty(n, classes, dtype=wide_type(logits_s.dtype), device=logits_s.device),
+        )
+        rows.append(gradient)
+        for z, v, *others, out in (
+            [rows] if 0 < n <= step else zip(*(x.split(step) for x in rows if n), strict=True)
+        ):
             value, slope = formula(wide(z), wide(v), *others)
             total += value.sum().item() / n
-            torch.mul(slope, 1 / n, out=gradient[start : start + step])
+            torch.mul(slope, 1 / n, out=out)
         if not math.isfinite(total):
             raise ValueError(_not_finite(total, rows[0], rows[1]))
         if mask is not None:
             gradient = gradient.new_zeros(logits_s.shape).masked_scatter_(mask[..., None], gradient)
-        ctx.save_for_backward(gradient.view(logits_s.shape))
+        ctx.save_for_backward(gradient if logits_s.dim() == 2 else gradient.view(logits_s.shape))
         ctx.dtype = logits_s.dtype
         return gradient.new_tensor(total)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
+        if torch.is_grad_enabled():
+            raise RuntimeError("this loss can be differentiated once: its gradient was made without a graph.")
         return (ctx.saved_tensors[0] * grad_loss).to(ctx.dtype), None, None, None, None, None
 
 
@@ -107,9 +113,46 @@ def _compare_far(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor
     return p, ratio, gap, kl
 
 
+def cross_entropy(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """−log softmax(z)_y of each row, y (n, 1), and its derivative softmax(z) − onehot(y)."""
+    z = z - z.amax(-1, keepdim=True)
+    target = z.gather(-1, y)
+    total = z.exp_().sum(-1, keepdim=True)
+    z.div_(total).scatter_add_(-1, y, torch.full_like(target, -1.0))
+    return total.log_().sub_(target), z
+
+
+def standardized(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(x − mean)/(std + 1e-7) and std of each row, the divisor of the variance being C − 1."""
+    x = x - x.mean(-1, keepdim=True)
+    std = x.square().sum(-1, keepdim=True).div_(max(x.shape[-1] - 1, 1)).sqrt_()
+    return x.div_(std + 1e-7), std
+
+
+def decorrelation(x: Tensor, y: Tensor, dim: int, weight: float) -> tuple[Tensor, Tensor]:
+    """weight · Σ (1 − ρ) of x and y along dim, as ½‖a − b‖² of unit vectors; and its derivative in x."""
+    (a, size), (b, _) = (_unit(t, dim) for t in (x, y))
+    half = (a - b).square_().sum(dim, keepdim=True).div_(2)
+    slope = (a - b).sub_(a * half).mul_(weight).div_(size)  # (a − b) − a·(1 − ρ) is ρ·a − b
+    return half.sum() * weight, slope.masked_fill_(size == float("inf"), 0)
+
+
+def _unit(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """x centred along dim over its length, and the length; 0 and ∞ where x is constant to rounding."""
+    least = 4 * torch.finfo(x.dtype).eps * x.norm(dim=dim, keepdim=True)
+    x = x - x.mean(dim, keepdim=True)
+    size = x.norm(dim=dim, keepdim=True)
+    size.masked_fill_(size <= least, float("inf"))
+    return x.div_(size), size
+
+
 def wide(x: Tensor) -> Tensor:
     """float32 for half precision, where e^12 already overflows; wider types as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.to(wide_type(x.dtype))
+
+
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def temperature(T: float) -> float:

@@ -180,7 +180,9 @@ def training_step(attempt) -> None:
     torch_state = torch.random.get_rng_state()
     torch.manual_seed(0)
     student = torch.nn.Linear(6, 4)
-    teacher = torch.nn.Sequential(torch.nn.Linear(6, 32), torch.nn.Dropout(0.5), torch.nn.Linear(32, 4)).train()
+    teacher = torch.nn.Sequential(
+        torch.nn.Linear(6, 32), torch.nn.Dropout(0.5), torch.nn.Linear(32, 4)
+    ).train()
     x, y = torch.randn(8, 6), torch.randint(0, 4, (8,))
     loss = _attempt("training_step", attempt, student, teacher, x, y, 3.0, 0.7)
     torch.random.set_rng_state(torch_state)
@@ -191,7 +193,10 @@ def training_step(attempt) -> None:
     if modes:
         _say("training_step", "the teacher is in train mode: dropout moves its targets. teacher.eval().")
     elif not torch.allclose(loss, expected, rtol=1e-4):
-        _say("training_step", f"the loss is {loss.item():.4f}, not {expected.item():.4f}: see eq-distillation-loss.")
+        _say(
+            "training_step",
+            f"the loss is {loss.item():.4f}, not {expected.item():.4f}: see eq-distillation-loss.",
+        )
     elif not loss.requires_grad:
         _say("training_step", "the loss has no gradient: only the teacher's forward goes under no_grad.")
     else:
@@ -259,6 +264,58 @@ def permute_dark(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
     return _say("permute_dark", None)
 
 
+def masked_mean(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Checks attempt(rows, mask) → mean of rows (B, L) where mask is true, or 0 if it is true nowhere."""
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.rand(3, 6, generator=generator, dtype=torch.double)
+    mask = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
+    hidden = torch.where(mask, rows, float("nan"))
+
+    def kept(rows, mask):
+        return torch.where(mask, rows, 0)
+
+    _check(
+        "masked_mean", attempt, lambda rows, mask: kept(rows, mask).sum() / max(int(mask.sum()), 1),
+        [(rows, mask), (rows.flip(0), mask.flip(0)), (hidden, mask), (hidden, mask & False)],
+        {
+            "the sum is divided by B alone: longer texts get larger losses. Divide by the counted positions.":
+                lambda rows, mask: kept(rows, mask).sum() / len(rows),
+            "the sum is divided by B·L: padding is counted too. Divide by mask.sum().":
+                lambda rows, mask: kept(rows, mask).mean(),
+            "the mask is not used: padding enters the sum.": lambda rows, mask: rows.mean(),
+            "masked by a product, and 0 · NaN is NaN: choose with torch.where(mask, rows, 0).":
+                lambda rows, mask: (rows * mask).sum() / max(int(mask.sum()), 1),
+            "with no counted position this is 0/0: divide by at least 1.":
+                lambda rows, mask: kept(rows, mask).sum() / mask.sum(),
+            "this is the mean of the sequences' means: a token of a short sequence then weighs more.":
+                lambda rows, mask: (kept(rows, mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean(),
+        },
+    )  # fmt: skip
+
+
+def average_teachers(attempt: Callable[[Tensor, float], Tensor]) -> None:
+    """Checks attempt(logits_t, T) → targets (N, C): logits_t (K, N, C) of K teachers, their softened mean."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 4, 5, generator=generator, dtype=torch.double) * 3
+    _check(
+        "average_teachers", attempt, lambda v, T: losses.soften(v, T).mean(0),
+        [(logits, 2.0), (logits[:2, :3], 4.0)],
+        {
+            "the logits are averaged: one sure teacher then outvotes the others. Soften each, then average.":
+                lambda v, T: losses.soften(v.mean(0), T),
+            "T is ignored: soften each teacher's logits first.": lambda v, T: losses.soften(v).mean(0),
+            "the probabilities are added, not averaged: the rows sum to K.":
+                lambda v, T: losses.soften(v, T).sum(0),
+            "the mean runs over the examples: the teachers are the first dimension.":
+                lambda v, T: losses.soften(v, T).mean(1),
+            "the logarithms are averaged: that is a product of teachers, and its rows do not sum to 1.":
+                lambda v, T: losses.soften(v, T).log().mean(0).exp(),
+            "softmax twice: the mean of probabilities is a distribution already.":
+                lambda v, T: losses.soften(losses.soften(v, T).mean(0)),
+        },
+    )  # fmt: skip
+
+
 def _cases(pick) -> list[tuple]:
     """Random inputs in float64, one with a single class of large logit; `pick` chooses the arguments."""
     generator = torch.Generator().manual_seed(0)
@@ -273,7 +330,9 @@ def _check(name, attempt, right, cases, mistakes, teacher: int | None = None, rt
     """Compare attempt and right on all cases; name the mistake that explains a difference, if one does."""
     results = []
     for case in cases:
-        case = [x.clone().requires_grad_() if x.__class__ is Tensor and x.is_floating_point() else x for x in case]
+        case = [
+            x.clone().requires_grad_() if x.__class__ is Tensor and x.is_floating_point() else x for x in case
+        ]
         result = _attempt(name, attempt, *case)
         if result is None:
             return
@@ -308,7 +367,8 @@ def _attempt(name, attempt, *case) -> Tensor | None:
 def _agree(function, cases, results, rtol) -> bool:
     expected = [function(*case) for case in cases]
     return all(
-        e.shape == r.shape and torch.allclose(r.detach().double(), e.double(), rtol=rtol, atol=1e-6)
+        e.shape == r.shape
+        and torch.allclose(r.detach().double(), e.double(), rtol=rtol, atol=1e-6, equal_nan=True)
         for e, r in zip(expected, results, strict=True)
     )
 

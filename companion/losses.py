@@ -6,11 +6,9 @@ The teacher never receives a gradient. Half precision is computed in float32 ins
 row's value and its derivative in z; `_core` takes the mean. A loss cannot be differentiated twice.
 """
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ._core import compare, mean_over_rows, temperature, wide
+from ._core import compare, cross_entropy, decorrelation, mean_over_rows, standardized, temperature, wide
 
 
 def soften(logits: Tensor, T: float = 1.0) -> Tensor:
@@ -73,7 +71,7 @@ def distillation_loss(
         alpha: weight of the soft term, 0 … 1; 0 is ordinary training, 1 uses no labels.
 
     Returns:
-        Scalar, nats per example. At z = v it is (1 − α) · CE, not 0: the labels may disagree with the teacher.
+        Scalar, nats per example. At z = v it is (1 − α) · CE, not 0: labels may disagree with the teacher.
 
     Raises:
         ValueError: shapes differ or do not fit y, T ≤ 0, α outside 0 … 1, or the result is not finite.
@@ -83,11 +81,19 @@ def distillation_loss(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the share of the soft term, 0 … 1; got {alpha}.")
     _check_labels(logits_s, y)
-    soft = kd_loss(logits_s, logits_t, T)
-    if alpha == 1 or len(y) == 0:
-        return alpha * soft
-    hard = F.cross_entropy(wide(logits_s), y)
-    return (1 - alpha) * hard + alpha * soft
+    if alpha == 1:
+        return kd_loss(logits_s, logits_t, T)
+    temperature(T)
+
+    def rows(z, v, y):
+        hard, slope = cross_entropy(z, y[:, None])
+        if alpha > 0:
+            _, _, gap, kl = compare(z, v, T)
+            hard.mul_(1 - alpha).add_(kl, alpha=alpha * T * T)
+            slope.mul_(1 - alpha).add_(gap, alpha=alpha * T)
+        return hard, slope
+
+    return mean_over_rows(rows, logits_s, logits_t, more=(y,))
 
 
 def logit_mse_loss(
@@ -124,11 +130,11 @@ def logit_mse_loss(
 def dkd_loss(
     logits_s: Tensor, logits_t: Tensor, y: Tensor, T: float = 4.0, alpha: float = 1.0, beta: float = 8.0
 ) -> Tensor:
-    """T² · (α · TCKD + β · NCKD), mean over examples (eq-dkd).
+    """T² · (α · TCKD + β · NCKD), mean over examples.
 
-    TCKD is the KL of (p_y, 1 − p_y) from (q_y, 1 − q_y): the target against the rest. NCKD is the KL among the
-    other classes, p̂ from q̂, each renormalised without the target. KL(p‖q) = TCKD + (1 − p_y) · NCKD, so plain
-    KD mutes NCKD where the teacher is sure. For two classes NCKD is 0.
+    TCKD is the KL of (p_y, 1 − p_y) from (q_y, 1 − q_y): the target against the rest. NCKD is the KL among
+    the other classes, p̂ from q̂, each renormalised without the target. KL(p‖q) = TCKD + (1 − p_y) · NCKD,
+    so plain KD mutes NCKD where the teacher is sure. For two classes NCKD is 0.
 
     Args:
         logits_s: student logits (N, C).
@@ -165,7 +171,7 @@ def dkd_loss(
 def dist_loss(
     logits_s: Tensor, logits_t: Tensor, T: float = 1.0, beta: float = 1.0, gamma: float = 1.0
 ) -> Tensor:
-    """T² · (β · mean_i (1 − ρ(p_i·, q_i·)) + γ · mean_c (1 − ρ(p_·c, q_·c))), ρ Pearson's correlation (eq-dist).
+    """T² · (β · mean_i (1 − ρ(p_i·, q_i·)) + γ · mean_c (1 − ρ(p_·c, q_·c))), ρ Pearson's correlation.
 
     The first term relates the classes of an example, the second the examples in a class.
 
@@ -190,11 +196,11 @@ def dist_loss(
 
     def batch(z, v):
         q, p = ((x / T).softmax(-1) for x in (z, v))
-        between_classes, slope = _decorrelation(q, p, -1, beta / len(z))
-        between_examples, more = _decorrelation(q, p, 0, gamma / z.shape[1])
+        between_classes, slope = decorrelation(q, p, -1, beta / len(z))
+        between_examples, more = decorrelation(q, p, 0, gamma / z.shape[1])
         slope.add_(more).mul_(q)
         slope.sub_(q * slope.sum(-1, keepdim=True))  # through the softmax
-        # The sums are means already; `mean_over_rows` divides by N once more.
+        # times N: these are means already, and `mean_over_rows` divides once more
         return (between_classes + between_examples).mul_(T * T * len(z)), slope.mul_(T * len(z))
 
     return mean_over_rows(batch, logits_s, logits_t, chunk=max(logits_s.numel(), 1))
@@ -203,10 +209,9 @@ def dist_loss(
 def standardized_kd_loss(
     logits_s: Tensor, logits_t: Tensor, T: float = 2.0, mask: Tensor | None = None
 ) -> Tensor:
-    """kd_loss of (z − mean z)/(std z) and (v − mean v)/(std v), each row by its own (eq-standardized-kd).
+    """kd_loss of (z − mean z)/(std z) and (v − mean v)/(std v), each row by its own.
 
-    The student has to reproduce the teacher's logits up to a shift and a scale, so a smaller one need not
-    reach the teacher's range.
+    The student reproduces the teacher's logits up to a shift and a scale: it need not reach their range.
 
     Args:
         logits_s: student logits (..., C).
@@ -215,52 +220,28 @@ def standardized_kd_loss(
         mask: (...) boolean, True where a position counts; None counts all. What is masked may be NaN.
 
     Returns:
-        Scalar, nats per counted example; ≥ 0, and 0 where both sides agree up to a shift and a positive scale.
+        Scalar, nats per counted example; ≥ 0, and 0 where both agree up to a shift and a positive scale.
 
     Raises:
-        ValueError: shapes differ, T ≤ 0, the mask does not fit, or the result is not finite (a class at −inf).
+        ValueError: shapes differ, T ≤ 0, the mask does not fit, or the result is not finite
+            (a class at −inf).
 
     Source: Sun et al. 2024, arXiv:2403.01427, alg. 1; divisor C − 1 and 1e-7 added to std from their code.
     """
     temperature(T)
 
     def rows(z, v):
-        (z, std), (v, _) = (_standardized(x) for x in (z, v))
+        (z, std), (v, _) = (standardized(x) for x in (z, v))
         _, _, gap, kl = compare(z, v, T)
         # dz/dlogits: no part along the constant vector (gap has none) nor, but for the 1e-7, along z itself
-        along = (gap * z).sum(-1, keepdim=True).div_(max(z.shape[-1] - 1, 1)).mul_((std + 1e-7) / std.clamp_min(1e-30))
+        scale = (std + 1e-7) / (std.clamp_min(1e-30) * max(z.shape[-1] - 1, 1))
+        along = (gap * z).sum(-1, keepdim=True).mul_(scale)
         return kl.mul_(T * T), gap.sub_(along * z).mul_(T).div_(std + 1e-7)
 
     return mean_over_rows(rows, logits_s, logits_t, mask)
 
 
-def _standardized(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(x − mean)/(std + 1e-7) and std of each row, the divisor of the variance being C − 1."""
-    x = x - x.mean(-1, keepdim=True)
-    std = x.square().sum(-1, keepdim=True).div_(max(x.shape[-1] - 1, 1)).sqrt_()
-    return x.div_(std + 1e-7), std
-
-
-def _decorrelation(x: Tensor, y: Tensor, dim: int, weight: float) -> tuple[Tensor, Tensor]:
-    """weight · Σ (1 − ρ) of x and y along dim, as ½‖a − b‖² of unit vectors; and its derivative in x."""
-    (a, size), (b, _) = (_unit(t, dim) for t in (x, y))
-    half = (a - b).square_().sum(dim, keepdim=True).div_(2)
-    slope = (a - b).sub_(a * half).mul_(weight).div_(size)  # (a − b) − a·(1 − ρ) is ρ·a − b
-    return half.sum() * weight, slope.masked_fill_(size == float("inf"), 0)
-
-
-def _unit(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """x centred along dim and divided by its length, and the length; 0 and ∞ where x is constant to rounding."""
-    least = 4 * torch.finfo(x.dtype).eps * x.norm(dim=dim, keepdim=True)
-    x = x - x.mean(dim, keepdim=True)
-    size = x.norm(dim=dim, keepdim=True)
-    size.masked_fill_(size <= least, float("inf"))
-    return x.div_(size), size
-
-
 def _check_labels(logits: Tensor, y: Tensor) -> None:
     if logits.dim() != 2 or y.shape != logits.shape[:1]:
-        raise ValueError(
-            f"takes logits (N, C) and labels (N,); got {tuple(logits.shape)} and {tuple(y.shape)}. "
-            "For tokens, flatten the positions first."
-        )
+        shapes = f"{tuple(logits.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"takes logits (N, C) and labels (N,); got {shapes}. Flatten tokens first.")

@@ -39,7 +39,11 @@ def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> float:
     confidence, predicted = logits.double().softmax(-1).max(-1)
     gap = (predicted == y).double() - confidence
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    return 100 * torch.zeros(bins, dtype=torch.double).index_add_(0, index.cpu(), gap.cpu()).abs().sum().item() / len(y)
+    return (
+        100
+        * torch.zeros(bins, dtype=torch.double).index_add_(0, index.cpu(), gap.cpu()).abs().sum().item()
+        / len(y)
+    )
 
 
 def gap_recovered(student: float, baseline: float, teacher: float) -> float:
@@ -112,6 +116,8 @@ def _t_quantile(probability: float, freedom: int) -> float:
 
 def _check(logits: Tensor, y: Tensor) -> None:
     if logits.dim() != 2 or y.shape != logits.shape[:1] or len(y) == 0:
-        raise ValueError(f"takes logits (N, C) and labels (N,), N > 0; got {tuple(logits.shape)}, {tuple(y.shape)}.")
+        raise ValueError(
+            f"takes logits (N, C) and labels (N,), N > 0; got {tuple(logits.shape)}, {tuple(y.shape)}."
+        )
     if logits.isnan().any():
         raise ValueError(f"{int(logits.isnan().any(-1).sum())} of {len(y)} rows of logits hold NaN.")

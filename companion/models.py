@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-def seeded(build, seed: int | None):
+def _seeded(build, seed: int | None):
     """Call `build()` with the generator at `seed`, leaving the global generator where it was."""
     if seed is None:
         return build()
@@ -27,7 +27,7 @@ class MLP(nn.Module):
         super().__init__()
         if len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"MLP needs at least an input and an output size, all positive; got {sizes}.")
-        self.layers = seeded(lambda: nn.ModuleList(map(nn.Linear, sizes[:-1], sizes[1:])), seed)
+        self.layers = _seeded(lambda: nn.ModuleList(map(nn.Linear, sizes[:-1], sizes[1:])), seed)
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer after its ReLU, (N, sizes[-2])."""
@@ -63,7 +63,7 @@ class ConvNet(nn.Module):
                 stages.append(nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU()))
             return stages, nn.Linear(4 * width * 4 * 4, classes)
 
-        self.stages, self.head = seeded(build, seed)
+        self.stages, self.head = _seeded(build, seed)
         self.dropout = nn.Dropout(dropout)
 
     def features(self, x: Tensor) -> list[Tensor]:

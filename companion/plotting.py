@@ -60,7 +60,9 @@ def show_probabilities(rows: Mapping[str, Tensor], classes: Sequence[str] = FASH
     plt.show()
 
 
-def show_intervals(rows: Mapping[str, Interval], xlabel: str, colours: Mapping[str, str] | None = None) -> None:
+def show_intervals(
+    rows: Mapping[str, Interval], xlabel: str, colours: Mapping[str, str] | None = None
+) -> None:
     """Means with their intervals, one line an entry, zero marked. rows: name → Interval."""
     _, ax = plt.subplots(figsize=(6.4, 0.6 + 0.36 * len(rows)))
     for i, (name, row) in enumerate(rows.items()):

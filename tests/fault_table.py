@@ -2,19 +2,19 @@
 
     python -m tests.fault_table     # prints the table, cases × losses
 
-A case is a function of a loss; it returns None where the loss passes and says what is wrong where it does not.
+A case is a function of a loss; it returns None where the loss passes, and else says what is wrong.
 The references are float64, written from the definitions, and share no code with the package.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from companion import losses
+from companion import features, losses, tokens
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Loss:
         takes: of "T", "mask", "y", "tokens": what else it handles.
         divergence: it is 0 where both sides agree.
         ruled_out: a class at −inf has a meaning: "both" sides, or the "teacher" alone too.
+        shape: of the student's side and, where it can differ, `wrong` shapes of the teacher's, by case.
     """
 
     call: Callable[..., Tensor]
@@ -34,6 +35,13 @@ class Loss:
     takes: frozenset = frozenset()
     divergence: bool = True
     ruled_out: frozenset = frozenset()
+    shape: tuple = (8, 10)
+    wrong: dict = field(default_factory=lambda: WRONG)
+
+
+WRONG = {"(N, 1)": [(8, 1)], "(1, C), (C,)": [(1, 10), (10,)], "(N, C+8)": [(8, 18)]}
+ONLY_N = {"(1, C), (C,)": [(1, 10), (10,)]}  # relations: the two sides share the examples alone
+MAPS = {"(1, C), (C,)": [(1, 5, 3, 2), (5, 3, 2)], "(N, C+8)": [(8, 5, 3, 10)]}
 
 
 def _kl(log_p, log_q):
@@ -85,6 +93,79 @@ def _dist(z, v, T, y):
     return T * T * sum(far)
 
 
+def _reverse(z, v, T, y):
+    return _kd(v, z, T, y)
+
+
+def _log_mixture(log_p, log_q, beta):
+    return torch.logaddexp(log_p + math.log(beta), log_q + math.log(1 - beta))
+
+
+def _jsd(beta):
+    def rows(z, v, T, y):
+        log_p, log_q = (v / T).log_softmax(-1), (z / T).log_softmax(-1)
+        log_m = _log_mixture(log_p, log_q, beta)
+        return T * T * (beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m))
+
+    return rows
+
+
+def _skew(z, v, T, y):
+    log_p, log_q = (v / T).log_softmax(-1), (z / T).log_softmax(-1)
+    return T * T * _kl(log_p, _log_mixture(log_p, log_q, 0.1))
+
+
+def stored(v, T, k=6):
+    """The k most probable tokens and their probabilities, as a teacher's outputs are stored."""
+    p, index = (v.float() / T).nan_to_num(0).softmax(-1).topk(min(k, v.shape[-1]), -1)
+    return index, p
+
+
+def _sparse(z, v, T, y):
+    index, p = stored(v, T)
+    p = p.double()
+    return T * T * (torch.xlogy(p, p) - p * (z / T).log_softmax(-1).gather(-1, index)).sum(-1)
+
+
+def _attention(z, v, T, y):
+    z, v = (x.square().sum(1).flatten(1) for x in (z, v))
+    return (F.normalize(z) - F.normalize(v)).norm(dim=1)
+
+
+def _similarity(z, v, T, y):
+    z, v = (F.normalize(x @ x.T) for x in (z, v))
+    return (z - v).square().mean()
+
+
+def _huber(x):
+    return torch.where(x.abs() < 1, x * x / 2, x.abs() - 0.5)
+
+
+def _distances(x):
+    d = (x[:, None] - x).square().sum(-1)
+    d = torch.where(d > 0, d.clamp_min(1e-300).sqrt(), 0)
+    return d / d.sum().clamp_min(1e-300) * len(x) * (len(x) - 1)
+
+
+def _rkd_distance(z, v, T, y):
+    return _huber(_distances(z) - _distances(v)).mean()
+
+
+def _angles(x):
+    e = F.normalize(x[:, None] - x, dim=-1, eps=1e-300)
+    return torch.einsum("ijd,kjd->ijk", e, e)
+
+
+def _rkd_angle(z, v, T, y):
+    return _huber(_angles(z) - _angles(v)).mean()
+
+
+def _contrastive(z, v, T, y):
+    cosine = F.normalize(z) @ F.normalize(v).T / 0.1
+    own = torch.arange(len(z))
+    return (F.cross_entropy(cosine, own) + F.cross_entropy(cosine.T, own)) / 2
+
+
 _MASKED, _ALL = frozenset({"mask", "tokens"}), frozenset({"T", "mask", "tokens"})
 _BOTH = frozenset({"both", "teacher"})
 LOSSES = {
@@ -104,20 +185,57 @@ LOSSES = {
     "standardized": Loss(
         lambda z, v, T, mask, y: losses.standardized_kd_loss(z, v, T, mask), _standardized, _ALL
     ),
+    "forward KL": Loss(
+        lambda z, v, T, mask, y: tokens.forward_kl_loss(z, v, T, mask), _kd, _ALL, ruled_out=_BOTH
+    ),
+    "reverse KL": Loss(
+        lambda z, v, T, mask, y: tokens.reverse_kl_loss(z, v, T, mask), _reverse, _ALL,
+        ruled_out=frozenset({"both"}),
+    ),
+    "JSD, β = 0.3": Loss(
+        lambda z, v, T, mask, y: tokens.generalized_jsd_loss(z, v, 0.3, T, mask), _jsd(0.3), _ALL,
+        ruled_out=_BOTH,
+    ),
+    "skew KL": Loss(
+        lambda z, v, T, mask, y: tokens.skew_kl_loss(z, v, 0.1, T, mask), _skew, _ALL, ruled_out=_BOTH
+    ),
+    "sparse": Loss(
+        lambda z, v, T, mask, y: tokens.sparse_kd_loss(z, *stored(v, T), T, mask), _sparse, _ALL,
+        divergence=False, ruled_out=_BOTH, wrong={},
+    ),
+    "hint": Loss(
+        lambda z, v, T, mask, y: features.hint_loss(z, v), lambda z, v, T, y: _square(z, v, T, y) / 2
+    ),
+    "attention transfer": Loss(
+        lambda z, v, T, mask, y: features.attention_transfer_loss(z, v), _attention,
+        shape=(8, 5, 3, 2), wrong=MAPS,
+    ),
+    "similarity": Loss(
+        lambda z, v, T, mask, y: features.similarity_preserving_loss(z, v), _similarity, wrong=ONLY_N
+    ),
+    "RKD distance": Loss(
+        lambda z, v, T, mask, y: features.rkd_distance_loss(z, v), _rkd_distance, wrong=ONLY_N
+    ),
+    "RKD angle": Loss(lambda z, v, T, mask, y: features.rkd_angle_loss(z, v), _rkd_angle, wrong=ONLY_N),
+    "contrastive": Loss(
+        lambda z, v, T, mask, y: features.contrastive_loss(z, v), _contrastive, divergence=False
+    ),
 }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------- helpers
 
 
-def draw(dtype=torch.float32, scale=3.0, distance=None, shape=(8, 10), seed=0) -> tuple[Tensor, Tensor, Tensor]:
+def draw(
+    dtype=torch.float32, scale=3.0, distance=None, shape=(8, 10), seed=0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Student and teacher logits and labels; with `distance` the student is that near to its teacher."""
     generator = torch.Generator().manual_seed(seed)
     z, v = scale * torch.randn(2, *shape, generator=generator)
     if distance is not None:
         v = v.to(dtype).float()
         z = v + distance * torch.randn(shape, generator=generator)
-    y = torch.randint(0, shape[-1], shape[:-1], generator=generator)
+    y = torch.randint(0, shape[-1], shape[:-1] if len(shape) < 4 else shape[:1], generator=generator)
     return z.to(dtype), v.to(dtype), y
 
 
@@ -138,7 +256,15 @@ def reference(loss: Loss, z, v, y, T=2.0, columns=slice(None)) -> tuple[Tensor, 
 def compare(found, expected, tolerance=0.02) -> str | None:
     """None if value and gradient are within the tolerance of the reference, else what is wrong."""
     for name, a, b in zip(("value", "gradient"), found, expected, strict=True):
-        error = (a.double() - b).norm() / b.norm().clamp_min(1e-30)
+        grid = (
+            5e-324
+            if a.dtype == torch.float64
+            else torch.finfo(a.dtype).smallest_normal * torch.finfo(a.dtype).eps
+        )
+        rounding = (
+            grid / 2 * math.sqrt(a.numel())
+        )  # a gradient comes in the input's type, down to its last step
+        error = ((a.double() - b).norm() - rounding) / b.norm().clamp_min(1e-30)
         if not error < tolerance:
             return f"{name} is off by {error:.2%}"
     return None
@@ -158,7 +284,7 @@ def refused(call, *shapes) -> str | None:
 
 def _precision(dtype, tolerance=0.02, T=2.0, **how):
     def case(loss):
-        z, v, y = draw(dtype, **how)
+        z, v, y = draw(dtype, shape=loss.shape, **how)
         return compare(value_and_gradient(loss, z, v, y, T), reference(loss, z, v, y, T), tolerance)
 
     return case
@@ -205,33 +331,33 @@ def all_masked(loss):
 
 
 def empty_batch(loss):
-    z, v, y = (part[:0] for part in draw())
+    z, v, y = (part[:0] for part in draw(shape=loss.shape))
     value, gradient = value_and_gradient(loss, z, v, y)
     return None if value == 0 and gradient.shape == z.shape else f"value {value}"
 
 
 def constant_logits(loss):
-    z, v, y = torch.full((8, 10), 3.0), torch.full((8, 10), 3.0), torch.arange(8)
+    z, v, y = torch.full(loss.shape, 3.0), torch.full(loss.shape, 3.0), torch.arange(8)
     value, gradient = value_and_gradient(loss, z, v, y)
     if not (value.isfinite() and gradient.isfinite().all()):
         return f"value {value}, gradient {gradient}"
     return f"value {value} at agreement" if loss.divergence and value != 0 else None
 
 
-def _against(*shapes):
+def _against(name):
     def case(loss):
-        z, _, y = draw()
-        for shape in shapes:
+        z, _, y = draw(shape=loss.shape)
+        for shape in loss.wrong[name]:
             v = torch.randn(shape)
             wrong = refused(lambda v=v: loss.call(z, v, 2.0, None, y), z.shape, v.shape)
             if wrong:
                 return f"{shape}: {wrong}"
         return None
 
-    return case
+    return case, name
 
 
-def tokens(loss):
+def token_positions(loss):
     z, v, y = draw(shape=(2, 4, 10))
     if "tokens" not in loss.takes:
         return refused(lambda: loss.call(z, v, 2.0, None, y), z.shape)
@@ -241,7 +367,7 @@ def tokens(loss):
 
 
 def teacher_gradient(loss):
-    z, v, y = draw()
+    z, v, y = draw(shape=loss.shape)
     z, v = z.requires_grad_(), v.requires_grad_()
     loss.call(z, v, 2.0, None, y).backward()
     return None if v.grad is None else "a gradient reached the teacher"
@@ -264,19 +390,19 @@ CASES: dict[str, tuple[Callable, str | None]] = {
     "all positions masked": (all_masked, "mask"),
     "empty batch": (empty_batch, None),
     "constant logits": (constant_logits, None),
-    "(N, C) against (N, 1)": (_against((8, 1)), None),
-    "(N, C) against (1, C), (C,)": (_against((1, 10), (10,)), None),
-    "(N, C) against (N, C+8)": (_against((8, 18)), None),
-    "(B, L, V)": (tokens, None),
+    "(N, C) against (N, 1)": _against("(N, 1)"),
+    "(N, C) against (1, C), (C,)": _against("(1, C), (C,)"),
+    "(N, C) against (N, C+8)": _against("(N, C+8)"),
+    "(B, L, V)": (token_positions, None),
     "undetached teacher": (teacher_gradient, None),
 }
 
 
 def outcome(case: str, loss: str) -> str | None:
-    """"" where the case does not apply, None where the loss passes, else what is wrong."""
+    """None where the loss passes, the empty string where the case does not apply, else what is wrong."""
     function, needs = CASES[case]
     of = LOSSES[loss]
-    if needs is not None and needs not in of.takes | of.ruled_out:
+    if needs is not None and needs not in of.takes | of.ruled_out | set(of.wrong):
         return ""
     try:
         return function(of)
@@ -291,7 +417,9 @@ def table() -> str:
     for case in CASES:
         marks = ({None: "✓", "": "·"}.get(outcome(case, name), "✗") for name in names)
         lines.append(f"{case:{width}}" + " ".join(f"{mark:>2}" for mark in marks))
-    return "\n".join([*lines, "", *(f"{i + 1:2} {name}" for i, name in enumerate(names)), "", "· does not apply"])
+    return "\n".join(
+        [*lines, "", *(f"{i + 1:2} {name}" for i, name in enumerate(names)), "", "· does not apply"]
+    )
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_digits_are_split_without_overlap_and_shuffled_by_the_seed():
     joined = torch.cat([torch.cat([p.x * 16, p.y[:, None].float()], 1) for p in parts])
     expected = np.concatenate([x, y[:, None]], 1)
     assert sorted(map(tuple, joined.tolist())) == sorted(map(tuple, expected.tolist()))
-    assert 0 <= parts[0].x.min() and parts[0].x.max() == 1
+    assert parts[0].x.min() >= 0 and parts[0].x.max() == 1
 
 
 # --------------------------------------------------------------------------------- the full set, by file
@@ -176,7 +176,9 @@ def test_the_embedded_parts_are_the_recorded_cuts_of_the_official_files():
     for name, part in {"train": train[45_000:55_000], "val": train[55_000:], "test": test}.items():
         embedded = fashion(name)
         assert torch.equal(embedded.x, part.x) and torch.equal(embedded.y, part.y)
-    assert train.x.mean().item() == pytest.approx(0, abs=1e-3) and math.isclose(train.x.std(), 1, abs_tol=1e-3)
+    assert train.x.mean().item() == pytest.approx(0, abs=1e-3) and math.isclose(
+        train.x.std(), 1, abs_tol=1e-3
+    )
     shown = {image.tobytes() for image in train[:45_000].x.numpy()}
     seen = sum(image.tobytes() in shown for image in train[45_000:].x.numpy())
     assert seen < 15  # the official set repeats a few images

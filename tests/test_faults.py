@@ -1,6 +1,7 @@
 """Every loss on every case of the fault suite."""
 
 import pytest
+
 from tests.fault_table import CASES, LOSSES, outcome, table
 
 

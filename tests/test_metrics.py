@@ -9,7 +9,13 @@ from scipy import special, stats
 from sklearn.metrics import accuracy_score
 
 from companion.metrics import (
-    Interval, _t_quantile, accuracy, agreement, calibration_error, gap_recovered, paired_interval,
+    Interval,
+    _t_quantile,
+    accuracy,
+    agreement,
+    calibration_error,
+    gap_recovered,
+    paired_interval,
 )  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from companion.models import MLP, ConvNet, parameters, seeded
+from companion.models import MLP, ConvNet, _seeded, parameters
 
 
 def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
 
 
 def test_mlp_shapes_and_size():
@@ -26,7 +28,7 @@ def test_mlp_without_a_hidden_layer_is_linear():
 
 @pytest.mark.parametrize("sizes", [(), (3,), (3, 0), (3, -1, 2)])
 def test_mlp_refuses_sizes_that_make_no_network(sizes):
-    with pytest.raises(ValueError, match="sizes?"):
+    with pytest.raises(ValueError, match=r"sizes?"):
         MLP(*sizes)
 
 
@@ -69,7 +71,7 @@ def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone(make):
 def test_seeded_gives_what_the_global_seed_would():
     torch.manual_seed(7)
     expected = torch.rand(3)
-    assert torch.equal(seeded(lambda: torch.rand(3), 7), expected)
+    assert torch.equal(_seeded(lambda: torch.rand(3), 7), expected)
 
 
 def test_parameters_leaves_buffers_out():

@@ -15,7 +15,7 @@ from companion.data import FASHION_CLASSES
 from companion.metrics import Interval
 
 FIGURES = {
-    "images": lambda: plotting.show_images(torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)), "abc"),
+    "images": lambda: plotting.show_images(torch.linspace(0, 1, 3 * 784).view(3, 1, 28, 28), "abc"),
     "one image": lambda: plotting.show_images(torch.zeros(1, 1, 8, 8)),
     "probabilities": lambda: plotting.show_probabilities(
         {"T = 1": torch.eye(10)[0], "T = 4": torch.full((10,), 0.1, requires_grad=True)}

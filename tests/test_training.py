@@ -1,6 +1,7 @@
 """The training loop: what belongs together stays together, and the same seed gives the same run."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,7 +36,9 @@ class Noisy(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+        self.body = nn.Sequential(
+            nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2)
+        )
 
     def forward(self, x):
         assert not self.training and not torch.is_grad_enabled()
@@ -75,7 +78,9 @@ def test_cached_logits_and_the_teacher_itself_give_the_same_student():
     train, teacher = blobs(), Noisy()
     a, b = MLP(4, 8, 2, seed=0), MLP(4, 8, 2, seed=0)
     cached = teacher_logits(teacher, train.x)
-    assert fit(a, train, soft, cached, **RUN).loss == pytest.approx(fit(b, train, soft, teacher, **RUN).loss, rel=1e-5)
+    assert fit(a, train, soft, cached, **RUN).loss == pytest.approx(
+        fit(b, train, soft, teacher, **RUN).loss, rel=1e-5
+    )
     torch.testing.assert_close(weights(a), weights(b))
 
 
@@ -123,7 +128,7 @@ def test_the_learning_rate_falls_to_zero_along_half_a_cosine():
 
     fit(student, Split(torch.ones(4, 1), torch.zeros(4).long()), loss, steps=10, lr=0.1, weight_decay=0.0)
     path.append(student.weight.item())
-    steps = [a - b for a, b in zip(path[:-1], path[1:], strict=True)]
+    steps = [a - b for a, b in pairwise(path)]
     assert steps == pytest.approx([0.05 * (1 + math.cos(math.pi * i / 10)) for i in range(10)], rel=1e-3)
 
 
@@ -181,7 +186,14 @@ def test_teacher_and_student_see_the_same_transformed_batch():
             saw.append(x.clone())
             return super().forward(x)
 
-    fit(Watcher(4, 2), blobs(), soft, Watcher(4, 2), transform=lambda x, g: x + torch.rand(1, generator=g), **RUN)
+    fit(
+        Watcher(4, 2),
+        blobs(),
+        soft,
+        Watcher(4, 2),
+        transform=lambda x, g: x + torch.rand(1, generator=g),
+        **RUN,
+    )
     assert len(saw) == 24
     assert all(torch.equal(a, b) for a, b in zip(saw[::2], saw[1::2], strict=True))
 
@@ -206,7 +218,9 @@ def test_jitter_reaches_every_shift_and_zero_pixels_is_the_identity():
     x = torch.zeros(400, 1, 9, 9)
     x[:, 0, 4, 4] = 1
     moved = jitter(2)(x, torch.Generator().manual_seed(0))
-    assert {tuple(p) for p in moved.nonzero()[:, 2:].tolist()} == {(i, j) for i in range(2, 7) for j in range(2, 7)}
+    assert {tuple(p) for p in moved.nonzero()[:, 2:].tolist()} == {
+        (i, j) for i in range(2, 7) for j in range(2, 7)
+    }
     assert torch.equal(jitter(0)(x, torch.Generator()), x)
 
 
@@ -227,7 +241,7 @@ def test_a_validation_interval_below_one_is_refused():
 
 
 def test_teacher_logits_of_another_length_are_refused():
-    with pytest.raises(ValueError, match="39 rows .* 40"):
+    with pytest.raises(ValueError, match=r"39 rows .* 40"):
         fit(MLP(4, 2), blobs(), soft, torch.zeros(39, 2), **RUN)
 
 

@@ -134,7 +134,10 @@ def fashion_full(folder: str | Path | None = None) -> tuple[Split, Split]:
         ValueError: the content of a file does not have the recorded SHA-256.
         ImportError: no folder, and pooch is not installed (`pip install pooch`).
     """
-    parts = {part: [_idx(name, folder) for name in _OFFICIAL if name.startswith(part)] for part in ("train", "t10k")}
+    parts = {
+        part: [_idx(name, folder) for name in _OFFICIAL if name.startswith(part)]
+        for part in ("train", "t10k")
+    }
     return _split(*parts["train"]), _split(*parts["t10k"])
 
 
@@ -167,7 +170,9 @@ def _idx(name: str, folder: str | Path | None) -> np.ndarray:
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise ValueError(f"{path}: SHA-256 of the content is {found}, expected {sha256}: not the official file.")
+        raise ValueError(
+            f"{path}: SHA-256 of the content is {found}, expected {sha256}: not the official file."
+        )
     header = 16 if "idx3" in name else 8
     values = np.frombuffer(content, np.uint8, offset=header)
     return values.reshape(-1, 28, 28) if "idx3" in name else values

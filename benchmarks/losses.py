@@ -1,0 +1,141 @@
+"""Time of every loss, forward and backward, as a multiple of F.kl_div's on the same logits.
+
+    python benchmarks/losses.py [REPEATS]     # one thread, float32; torchdistill's too, if it is there
+
+All are run in one process, in an order drawn anew each round; medians of CPU time. F.kl_div is the
+usual T² · F.kl_div(log_softmax(z/T), softmax(v/T), "batchmean"); losses with labels stand against that and
+F.cross_entropy together.
+"""
+
+import platform
+import random
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+
+from companion import features, losses, tokens
+
+T = 4.0
+SIZES = [(128, 10), (256, 1000), (64, 32000)]
+HARD = ("F.kl_div + F.cross_entropy", lambda z, v, y: kl_div(z, v, y) + F.cross_entropy(z, y))
+
+
+def kl_div(z, v, y):
+    return T * T * F.kl_div(F.log_softmax(z / T, -1), F.softmax(v / T, -1), reduction="batchmean")
+
+
+def kl_div_log_target(z, v, y):
+    q, p = F.log_softmax(z / T, -1), F.log_softmax(v / T, -1)
+    return T * T * F.kl_div(q, p, reduction="batchmean", log_target=True)
+
+
+def ours(vocabulary: int) -> dict:
+    k = min(8, vocabulary)
+    every = {
+        "kd": lambda z, v, y: losses.kd_loss(z, v, T),
+        "distillation": lambda z, v, y: losses.distillation_loss(z, v, y, T),
+        "logit mse": lambda z, v, y: losses.logit_mse_loss(z, v),
+        "logit mse, centred": lambda z, v, y: losses.logit_mse_loss(z, v, True),
+        "dkd": lambda z, v, y: losses.dkd_loss(z, v, y, T),
+        "dist": lambda z, v, y: losses.dist_loss(z, v, T),
+        "standardized kd": lambda z, v, y: losses.standardized_kd_loss(z, v, T),
+        "reverse kl": lambda z, v, y: tokens.reverse_kl_loss(z, v, T),
+        "generalized jsd": lambda z, v, y: tokens.generalized_jsd_loss(z, v, 0.5, T),
+        "skew kl": lambda z, v, y: tokens.skew_kl_loss(z, v, 0.1, T),
+        "sparse kd": lambda z, v, y: tokens.sparse_kd_loss(z, *_stored(v, k), T),
+        "hint": lambda z, v, y: features.hint_loss(z, v),
+        "similarity": lambda z, v, y: features.similarity_preserving_loss(z, v),
+        "rkd distance": lambda z, v, y: features.rkd_distance_loss(z, v),
+        "contrastive": lambda z, v, y: features.contrastive_loss(z, v),
+    }
+    return {f"ours: {name}": call for name, call in every.items()}
+
+
+_STORE = {}
+
+
+def _stored(v, k):
+    """The teacher's k largest probabilities: stored once, as in use."""
+    if (v.data_ptr(), k) not in _STORE:
+        p, index = (v / T).softmax(-1).topk(k, -1)
+        _STORE[v.data_ptr(), k] = index, p
+    return _STORE[v.data_ptr(), k]
+
+
+def theirs() -> dict:
+    try:
+        from torchdistill.losses import mid_level as peer
+    except ImportError:
+        print("torchdistill is not installed (pip install '.[peers]'): its columns are left out.\n")
+        return {}
+    both = {"student_module_path": "s", "student_module_io": "output"}
+    both |= {"teacher_module_path": "t", "teacher_module_io": "output"}
+    outputs = {"student_output_path": "s", "teacher_output_path": "t"}
+    modules = {
+        "kd": peer.KDLoss(**both, temperature=T, alpha=0),
+        "distillation": peer.KDLoss(**both, temperature=T, alpha=0.1),
+        "dist": peer.DISTLoss(**both, tau=T),
+        "standardized kd": peer.LogitStdKDLoss(**both, temperature=T, alpha=0),
+        "similarity": peer.SPKDLoss(**outputs, reduction="batchmean"),
+        "rkd distance": peer.RKDLoss(**outputs, dist_factor=1, angle_factor=0, reduction="mean"),
+    }
+
+    def call(module):
+        return lambda z, v, y: module({"s": {"output": z}}, {"t": {"output": v}}, y)
+
+    return {f"torchdistill: {name}": call(module) for name, module in modules.items()}
+
+
+def measure(calls: dict, shape: tuple, repeats: int) -> dict:
+    """Median seconds of each, taken in turn."""
+    generator = torch.Generator().manual_seed(0)
+    z, v = 3 * torch.randn(2, *shape, generator=generator)
+    y = torch.randint(0, shape[1], shape[:1], generator=generator)
+    z.requires_grad_()
+    times = {name: [] for name in calls}
+    for i in range(repeats + 3):
+        for name in random.sample(list(calls), len(calls)):
+            z.grad = None
+            start = time.thread_time()
+            calls[name](z, v, y).backward()
+            if i >= 3:
+                times[name].append(time.thread_time() - start)
+    return {name: median(t) for name, t in times.items()}
+
+
+def machine() -> str:
+    info = Path("/proc/cpuinfo")
+    found = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    name = found[0] if found else platform.processor()
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{name}, {len(found) or '?'} cores, 1 thread; {versions}"
+
+
+def main(repeats: int = 40) -> None:
+    torch.set_num_threads(1)
+    random.seed(0)
+    print(machine())
+    columns = {}
+    for shape in SIZES:
+        reference = {"F.kl_div": kl_div, "F.kl_div, log_target": kl_div_log_target, HARD[0]: HARD[1]}
+        calls = {**reference, **ours(shape[1]), **theirs()}
+        columns[shape] = measure(calls, shape, max(5, repeats * 20_000 // (shape[0] * shape[1] + 20_000)))
+    print(f"\n{'multiples of F.kl_div':32}" + "".join(f"{shape!s:>14}" for shape in SIZES))
+    for name in columns[SIZES[0]]:
+        hard = name.split(": ")[-1] in ("distillation", "dkd")
+        base = HARD[0] if hard else "F.kl_div"
+        row = "".join(f"{column[name] / column[base]:14.2f}" for column in columns.values())
+        print(f"{name:32}{row}{'   (of F.kl_div + F.cross_entropy)' if hard else ''}")
+    print(f"{'F.kl_div in µs':32}" + "".join(f"{1e6 * c['F.kl_div']:14.0f}" for c in columns.values()))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

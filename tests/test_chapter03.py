@@ -1,0 +1,179 @@
+"""Chapter 3: its equation, and the steps that the article's algorithm lacks."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.special import log_softmax, softmax
+
+from companion import losses
+from companion.data import Split
+from companion.models import MLP, ConvNet, parameters
+from companion.training import fit, hard_loss, teacher_logits
+
+
+def kl(z, v, T_s, T_t):
+    """KL(softmax(v/T_t)‖softmax(z/T_s)), mean over the rows, from the definition."""
+    log_p, log_q = log_softmax(v / T_t, -1), log_softmax(z / T_s, -1)
+    return (np.exp(log_p) * (log_p - log_q)).sum(-1).mean()
+
+
+@pytest.fixture
+def logits():
+    random = np.random.default_rng(3)
+    return 3 * random.normal(size=(8, 5)), 3 * random.normal(size=(8, 5))
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(20, 1, 28, 28, generator=generator)
+
+
+@pytest.mark.equation("eq-same-response")
+@pytest.mark.erratum("T6")
+def test_responses_do_not_determine_features_or_relations():
+    random = np.random.default_rng(0)
+    h, W, b, S = (random.normal(size=size) for size in [(30, 6), (4, 6), 4, (6, 6)])
+    other_h, other_W = h @ S.T, W @ np.linalg.inv(S)
+    np.testing.assert_allclose(other_h @ other_W.T + b, h @ W.T + b, atol=1e-10)
+
+    def cosines(rows):
+        rows = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+        return rows @ rows.T
+
+    assert abs(other_h - h).mean() > 0.1
+    assert abs(cosines(other_h) - cosines(h)).mean() > 0.1
+
+
+@pytest.mark.erratum("T7")
+def test_a_teacher_gives_logits_and_each_temperature_another_distribution(images):
+    v = ConvNet(2, seed=0).eval()(images).detach().double().numpy() * 10
+    assert (v < 0).any() and abs(v.sum(-1) - 1).min() > 1e-3
+    p = {T: softmax(v / T, -1) for T in (1, 4)}
+    assert (p[1].max(-1) > p[4].max(-1) + 0.01).all()
+    np.testing.assert_allclose(softmax(np.log(p[1]) / 4, -1), p[4], atol=1e-12)
+
+
+@pytest.mark.erratum("C8")
+@pytest.mark.erratum("T8")
+def test_freezing_is_two_switches(images):
+    teacher = ConvNet(2, seed=0).eval()
+    averages = teacher.stages[0][1].running_mean
+    before = averages.clone()
+    assert torch.equal(teacher(images), teacher(images)) and teacher(images).requires_grad
+    assert torch.equal(averages, before)
+    with torch.no_grad():
+        assert not torch.equal(teacher.train()(images), teacher(images))
+    assert not torch.equal(averages, before)
+
+
+@pytest.mark.erratum("T8")
+def test_without_the_hard_term_an_unfrozen_teacher_can_be_pulled_to_any_student(logits):
+    """The gradient of the undetached loss moves the teacher, and the loss is 0 wherever both agree."""
+    z, v = (torch.tensor(x, requires_grad=True) for x in logits)
+    (pull,) = torch.autograd.grad(
+        F.kl_div((z / 4).log_softmax(-1), (v / 4).softmax(-1), reduction="batchmean"), v
+    )
+    assert pull.norm() > 1e-3
+    assert losses.kd_loss(z, z.detach(), 4) == 0
+    kept = losses.distillation_loss(z, v, torch.zeros(8, dtype=torch.long), T=4, alpha=0.5)
+    assert torch.autograd.grad(kept, v, allow_unused=True)[0] is None
+
+
+@pytest.mark.erratum("T8")
+@pytest.mark.parametrize("T_s, T_t", [(4, 4), (1, 4), (4, 1)])
+def test_the_soft_term_is_zero_at_the_scaled_teacher_alone(logits, T_s, T_t):
+    v = logits[1]
+    assert kl(v * T_s / T_t + 2, v, T_s, T_t) == pytest.approx(0, abs=1e-12)
+    assert (kl(v, v, T_s, T_t) < 1e-12) == (T_s == T_t)
+
+
+@pytest.mark.erratum("T8")
+def test_dropping_the_factor_lowers_alpha(logits):
+    """At T = 32 and α = 1/2 the loss without T² is, up to scale, the one with T² and α = 1/1025."""
+    z, v = map(torch.tensor, logits)
+    y = torch.arange(8) % 5
+    dropped = 0.5 * F.cross_entropy(z, y) + 0.5 * kl(*logits, 32, 32)
+    kept = losses.distillation_loss(z, v, y, T=32, alpha=1 / 1025)
+    assert dropped.item() == pytest.approx(1025 / 2048 * kept.item(), rel=1e-9)
+
+
+@pytest.mark.erratum("T8")
+def test_without_the_hard_term_labels_are_not_read_and_mistakes_stay(logits):
+    z, v = map(torch.tensor, logits)
+    y = v.argmin(-1)
+    assert losses.distillation_loss(z, v, y, 4, 1) == losses.distillation_loss(z, v, 4 - y, 4, 1)
+
+    def slope(alpha):
+        student = v.clone().requires_grad_()
+        return torch.autograd.grad(losses.distillation_loss(student, v, y, 4, alpha), student)[0].norm()
+
+    assert slope(1) < 1e-12 < 0.1 < slope(0.5)
+
+
+@pytest.mark.erratum("T8")
+def test_reading_the_student_at_T_keeps_the_classes_and_lowers_the_confidence(logits):
+    z = logits[0]
+    assert (softmax(z / 4, -1).argmax(-1) == softmax(z, -1).argmax(-1)).all()
+    assert (softmax(z / 4, -1).max(-1) < softmax(z, -1).max(-1)).all()
+
+
+@pytest.mark.erratum("T9")
+def test_a_perfect_copy_has_the_teachers_mistakes_and_a_real_one_is_not_perfect(logits, images):
+    v = torch.tensor(logits[1])
+    assert losses.kd_loss(v + 7, v, 4) < 1e-12 and torch.equal((v + 7).argmax(-1), v.argmax(-1))
+    teacher, student = ConvNet(2, seed=0), MLP(784, 10, seed=1)
+    split = Split(images, teacher_logits(teacher, images).argmax(-1))
+    fit(student, split, lambda z, v, y: losses.kd_loss(z, v, 4), teacher, steps=50, lr=1e-3)
+    new = images.flip(0).roll(5, -1)
+    assert losses.kd_loss(teacher_logits(student, new), teacher_logits(teacher, new), 4) > 1e-3
+
+
+@pytest.mark.erratum("T2")
+def test_distillation_leaves_the_size_of_the_student(images):
+    students = [MLP(784, 8, 10, seed=0) for _ in range(2)]
+    split = Split(images, torch.arange(20) % 10)
+    fit(students[0], split, hard_loss, steps=2, lr=1e-3)
+    loss = losses.distillation_loss
+    fit(students[1], split, loss, ConvNet(2, seed=0), steps=2, lr=1e-3)
+    assert parameters(students[0]) == parameters(students[1])
+    shapes = [[p.shape for p in model.state_dict().values()] for model in students]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.erratum("T3")
+def test_teacher_and_student_need_the_same_classes(logits):
+    z, v = map(torch.tensor, logits)
+    with pytest.raises(ValueError, match=r"\(8, 5\) and \(8, 4\)"):
+        losses.kd_loss(z, v[:, :4], 4)
+
+
+def test_the_ten_lines_are_fit_with_distillation_loss(images):
+    """The chapter's loop, in float64: the same weights as `fit`."""
+    y, T, alpha = torch.arange(20) % 10, 4, 0.5
+    split = Split(images.double(), y)
+    teacher, student, by_fit = (
+        model.double() for model in (ConvNet(2, seed=0), MLP(784, 8, 10, seed=1), MLP(784, 8, 10, seed=1))
+    )
+    optimiser = torch.optim.AdamW(student.parameters(), lr=1e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 20)
+    order = torch.Generator().manual_seed(5)
+    teacher.eval().requires_grad_(False)
+    for _ in range(10):
+        for index in torch.randperm(20, generator=order).split(10):
+            z, v = student(split.x[index]), teacher(split.x[index])
+            log_q, log_p = (z / T).log_softmax(-1), (v / T).log_softmax(-1)
+            soft = T**2 * (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+            hard = F.cross_entropy(z, y[index])
+            optimiser.zero_grad()
+            ((1 - alpha) * hard + alpha * soft).backward()
+            optimiser.step()
+            schedule.step()
+
+    def loss(z, v, y):
+        return losses.distillation_loss(z, v, y, T, alpha)
+
+    fit(by_fit, split, loss, teacher, steps=20, lr=1e-3, batch_size=10, seed=5)
+    for a, b in zip(student.parameters(), by_fit.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)

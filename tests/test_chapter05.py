@@ -1,0 +1,100 @@
+"""Chapter 5: its equations, and what it shows of the article's code."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+
+from companion import metrics
+
+
+def article_loss(y, probabilities, tau):
+    """The article's 5.2, written from its text: two cross-entropies with the labels, over τ²."""
+    of_label = probabilities[np.arange(len(y)), y]
+    return (-np.log(of_label).mean() - np.log(of_label / tau).mean()) / tau**2
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(3)
+    z = torch.randn(6, 4, generator=generator, dtype=torch.double, requires_grad=True)
+    return z, torch.randint(0, 4, (6,), generator=generator)
+
+
+@pytest.mark.equation("eq-article-loss")
+@pytest.mark.erratum("C2")
+@pytest.mark.erratum("C3")
+@pytest.mark.parametrize("tau", [1.0, 2.0, 10.0])
+def test_article_loss_is_a_multiple_of_cross_entropy_and_a_constant(batch, tau):
+    z, y = batch
+    value = article_loss(y.numpy(), z.detach().softmax(-1).numpy(), tau)
+    expected = 2 / tau**2 * F.cross_entropy(z, y).item() + np.log(tau) / tau**2
+    assert value == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.erratum("C1")
+@pytest.mark.erratum("T13")
+def test_no_argument_of_the_article_loss_comes_from_the_teacher(batch):
+    """Its gradient in the student's logits is 2/τ² times that of the labels' cross-entropy: no room for a teacher."""
+    z, y = batch
+    probabilities = z.softmax(-1)
+    of_label = probabilities.gather(1, y[:, None])
+    (ours,) = torch.autograd.grad(
+        (-of_label.log().mean() - (of_label / 2).log().mean()) / 4, z, retain_graph=True
+    )
+    (plain,) = torch.autograd.grad(F.cross_entropy(z, y), z)
+    assert torch.allclose(ours, plain / 2, rtol=1e-12)
+
+
+@pytest.mark.erratum("C4")
+def test_adam_does_not_see_a_factor_on_the_loss():
+    def train(factor):
+        w = torch.ones(3, dtype=torch.double, requires_grad=True)
+        adam = torch.optim.Adam([w], lr=1e-2, eps=1e-20)
+        for step in range(50):
+            loss = factor * ((w - torch.tensor([0.0, 2.0, -1.0])) ** 2).sum() * (1 + step % 3)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        return w.detach()
+
+    assert torch.allclose(train(1.0), train(0.5), rtol=1e-12)
+    assert torch.allclose(train(1.0), train(2 / 9), rtol=1e-9)
+
+
+@pytest.mark.erratum("C5")
+def test_softmax_then_log_loses_what_log_softmax_keeps():
+    z = torch.tensor([0.0, -110.0])
+    assert z.softmax(-1).log()[1].isinf()
+    assert z.log_softmax(-1)[1].item() == -110
+
+
+@pytest.mark.erratum("C6")
+def test_the_article_s_two_models_are_one():
+    layers = [(100, 10), (10, 2)]  # both, as printed
+    assert sum(i * o + o for i, o in layers) == 1032
+
+
+@pytest.mark.equation("eq-paired-interval")
+def test_paired_interval_is_scipy_s():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 2, 10), rng.normal(0, 2, 10)
+    ours = metrics.paired_interval(a, b)
+    theirs = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-7)
+
+
+@pytest.mark.equation("eq-gap")
+def test_gap_recovered_by_hand():
+    assert metrics.gap_recovered(student=80, baseline=70, teacher=90) == pytest.approx(0.5)
+    assert metrics.gap_recovered(student=70, baseline=70, teacher=90) == 0
+
+
+@pytest.mark.equation("eq-ece")
+def test_calibration_error_by_hand():
+    """Three examples of confidence 0.8, two of them right: |2/3 − 0.8|; one of 0.55, wrong: |0 − 0.55|."""
+    p = torch.tensor([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.45, 0.55]], dtype=torch.double)
+    y = torch.tensor([0, 0, 1, 0])
+    expected = 3 / 4 * abs(2 / 3 - 0.8) + 1 / 4 * 0.55
+    assert metrics.calibration_error(p.log(), y, bins=10) == pytest.approx(100 * expected, rel=1e-9)

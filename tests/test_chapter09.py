@@ -1,0 +1,242 @@
+"""What chapter 9 shows, again and independently: short, exact, and able to fail."""
+
+import math
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.special import log_softmax, softmax
+from torch.utils.flop_counter import FlopCounterMode
+
+from companion import checks
+from companion.losses import kd_loss
+from companion.models import MLP, ConvNet, parameters
+from companion.training import fit
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOK = nbformat.read(ROOT / "chapters/09_faq.ipynb", as_version=4)
+TEXT = "\n\n".join(c.source for c in NOTEBOOK.cells if c.cell_type == "markdown")
+OUTPUT = "".join(o.get("text", "") for c in NOTEBOOK.cells if c.cell_type == "code" for o in c.outputs)
+
+
+def normal(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def kl(p, q):
+    return float((p * (np.log(p) - np.log(q))).sum(-1).mean())
+
+
+def multiplications(run, *inputs, **options):
+    with FlopCounterMode(display=False) as count:
+        run(*inputs, **options)
+    return count.get_total_flops() // 2
+
+
+# --------------------------------------------------------------------------------------------------- errata
+
+
+@pytest.mark.erratum("T1")
+def test_a_student_may_be_larger_than_its_teacher():
+    assert parameters(MLP(784, 128, 10)) > 2 * parameters(ConvNet(16))
+
+
+@pytest.mark.erratum("T2")
+def test_distilling_changes_no_size_and_no_cost(images):
+    student = MLP(784, 32, 10, seed=0)
+    before = parameters(student), multiplications(student, images.x)
+    fit(student, images, lambda z, v, y: kd_loss(z, v), ConvNet(4, seed=0), steps=3, lr=1e-3)
+    assert (parameters(student), multiplications(student, images.x)) == before
+
+
+@pytest.mark.erratum("T18")
+def test_a_step_with_a_teacher_costs_the_teachers_pass_more(images):
+    teacher = ConvNet(4, seed=0)
+    run = {"steps": 1, "lr": 1e-3, "batch_size": len(images)}
+    alone = multiplications(fit, MLP(784, 32, 10, seed=0), images, **run)
+    taught = multiplications(fit, MLP(784, 32, 10, seed=0), images, teacher=teacher, **run)
+    assert taught == alone + multiplications(teacher, images.x)
+
+
+@pytest.mark.erratum("T24")
+def test_fewer_parameters_can_need_more_multiplications():
+    small, large, image = ConvNet(16), MLP(784, 128, 10), torch.zeros(1, 1, 28, 28)
+    assert parameters(small) < 0.4 * parameters(large)
+    assert multiplications(small.eval(), image) > 5 * multiplications(large, image)
+
+
+@pytest.mark.erratum("T11")
+def test_beyond_a_large_temperature_the_direction_of_the_gradient_stands_still():
+    z, v = normal(2, 10)
+    pull = {T: softmax(z / T) - softmax(v / T) for T in (1, 2, 50, 100)}
+
+    def turned(a, b):
+        return 1 - pull[a] @ pull[b] / np.linalg.norm(pull[a]) / np.linalg.norm(pull[b])
+
+    assert turned(50, 100) < 1e-4 < turned(1, 2)
+
+
+@pytest.mark.erratum("F7")
+def test_cross_entropy_is_least_at_the_teachers_entropy():
+    v = torch.tensor(normal(1, 10))
+    p = softmax(v[0].numpy())
+    assert F.cross_entropy(v, v.softmax(-1)).item() == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
+    assert kd_loss(v, v) == 0
+
+
+@pytest.mark.erratum("C5")
+def test_the_logarithm_of_a_softmax_loses_small_probabilities():
+    far = torch.tensor([200.0, 0.0])
+    assert far.softmax(-1).log()[1] == -math.inf
+    assert far.log_softmax(-1)[1] == -200
+
+
+@pytest.mark.erratum("C8")
+def test_eval_and_no_grad_do_different_things(images):
+    net = ConvNet(4, seed=0)
+    with torch.no_grad():
+        assert not torch.equal(net(images.x), net(images.x))
+    assert net.eval()(images.x).requires_grad
+    with torch.no_grad():
+        assert torch.equal(net(images.x), net(images.x)) and not net(images.x).requires_grad
+
+
+@pytest.mark.erratum("F10")
+def test_the_articles_loss_is_negative_where_log_tau_exceeds_the_cross_entropy():
+    p, z = softmax(normal(2, 10)[0]), normal(2, 10)[1]
+    cross_entropy = -(p * log_softmax(z)).sum()
+    for tau in (0.5 * math.exp(cross_entropy), 2 * math.exp(cross_entropy)):
+        article = -(p * np.log(np.exp(z) / (np.exp(z).sum() / tau))).sum()
+        assert article == pytest.approx(cross_entropy - math.log(tau), abs=1e-12)
+        assert (article < 0) == (math.log(tau) > cross_entropy)
+
+
+@pytest.mark.erratum("T17")
+def test_the_questions_are_peoples_own():
+    """Five of the article's, and at least the seventeen of the list, each with its thread."""
+    body = TEXT[TEXT.index("## 9.1") : TEXT.index("## Exercises")]
+    sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", body, re.M | re.S))
+    threads = [
+        q for q, a in sections.items() if re.search(r"github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", a)
+    ]
+    assert len(sections) == len(threads) + 5 == 25
+    assert list(sections)[:5] == [q for q in sections if q not in threads]
+    assert all(question.endswith("?") for question in sections)
+
+
+def test_links_say_what_they_lead_to():
+    for shown, target in re.findall(r"\[([^\]]*#\d+)\]\(https://github\.com/([^)]+)\)", TEXT):
+        name, kind, number = re.match(r"([\w.-]+/[\w.-]+)/(issues|pull)/(\d+)$", target).groups()
+        assert shown in (f"{name}#{number}", f"#{number}"), target
+        assert kind in ("issues", "pull")
+
+
+# ------------------------------------------------------------------------------------- what the cells print
+
+
+def test_no_t_squared_is_another_alpha():
+    """The 0.36 of the text: T = 4 and α = 0.9 without T²."""
+    assert math.isclose(0.9 / (0.9 + (1 - 0.9) * 4**2), 0.36)
+    assert "taking α = 0.36" in TEXT
+
+
+def test_dkd_splits_kl_and_has_nothing_left_for_two_classes():
+    for classes in (2, 3, 10):
+        p, q = softmax(normal(2, classes), -1)
+        tckd = kl(np.array([p[0], 1 - p[0]]), np.array([q[0], 1 - q[0]]))
+        nckd = kl(p[1:] / p[1:].sum(), q[1:] / q[1:].sum())
+        assert kl(p, q) == pytest.approx(tckd + (1 - p[0]) * nckd, abs=1e-12)
+        assert (nckd == pytest.approx(0, abs=1e-15)) == (classes == 2)
+
+
+def test_generalised_jsd_vanishes_at_both_ends():
+    p, q = softmax(normal(2, 6), -1)
+
+    def divergence(beta):
+        m = beta * p + (1 - beta) * q
+        return beta * kl(p, m) + (1 - beta) * kl(q, m)
+
+    assert divergence(0) == divergence(1) == 0
+    assert divergence(1e-6) / 1e-6 == pytest.approx(kl(p, q), rel=1e-4)
+    assert divergence(1 - 1e-6) / 1e-6 == pytest.approx(kl(q, p), rel=1e-4)
+
+
+def test_softmax_twice_has_a_floor():
+    right = F.cross_entropy(torch.tensor([[1.0] + [0.0] * 9], dtype=torch.double), torch.tensor([0]))
+    assert right.item() == pytest.approx(math.log(1 + 9 / math.e), abs=1e-12)
+    assert "1.4612" in OUTPUT and "1.46 on ten classes" in TEXT
+
+
+def test_the_default_reduction_divides_by_the_classes():
+    log_q, p = torch.randn(5, 7, dtype=torch.double).log_softmax(-1), torch.randn(5, 7).double().softmax(-1)
+    with pytest.warns(UserWarning, match="batchmean"):
+        wrong = F.kl_div(log_q, p)
+    assert torch.isclose(7 * wrong, F.kl_div(log_q, p, reduction="batchmean"))
+
+
+def test_mean_of_losses_and_loss_of_the_mean_have_one_gradient():
+    v, z = torch.tensor(normal(3, 4, 5)), torch.zeros(4, 5, dtype=torch.double)
+    z.requires_grad_()
+    each = torch.autograd.grad(sum(kd_loss(z, one) for one in v) / 3, z)[0]
+    joint = torch.autograd.grad(kd_loss(z, v.softmax(-1).mean(0).log()), z)[0]
+    assert (each - joint).abs().max() < 1e-12
+
+
+def test_padding_with_zero_is_not_invariant_and_cutting_is():
+    z, v = torch.tensor(normal(2, 1, 4))
+    assert kd_loss(F.pad(z - 10, (0, 2)), F.pad(v, (0, 2))) > 5 * kd_loss(z - 10, v)
+    assert torch.isclose(kd_loss(z - 10, v), kd_loss(z, v))
+    assert torch.isclose(kd_loss(*(F.pad(x, (0, 2), value=-math.inf) for x in (z - 10, v))), kd_loss(z, v))
+
+
+# ------------------------------------------------------------------------------------------------ exercises
+
+
+def keep(rows, mask):
+    return torch.where(mask, rows, 0)
+
+
+MASKED = {
+    "✓ masked_mean": lambda rows, mask: rows[mask].sum() / max(mask.sum().item(), 1),
+    "divided by B alone": lambda rows, mask: keep(rows, mask).sum(-1).mean(),
+    "divided by B·L": lambda rows, mask: keep(rows, mask).mean(),
+    "the mask is not used": lambda rows, mask: rows.mean(),
+    "0 · NaN is NaN": lambda rows, mask: (rows * mask).sum() / mask.sum().clamp(min=1),
+    "this is 0/0": lambda rows, mask: rows[mask].mean(),
+    "the sequences' means": lambda rows, mask: (keep(rows, mask).sum(1) / mask.sum(1).clamp(min=1)).mean(),
+    "the result differs": lambda rows, mask: keep(rows, mask).sum(),
+}
+TEACHERS = {
+    "✓ average_teachers": lambda v, T: torch.stack([(one / T).softmax(-1) for one in v]).mean(0),
+    "the logits are averaged": lambda v, T: (v.mean(0) / T).softmax(-1),
+    "T is ignored": lambda v, T: v.softmax(-1).mean(0),
+    "added, not averaged": lambda v, T: (v / T).softmax(-1).sum(0),
+    "runs over the examples": lambda v, T: (v / T).softmax(-1).mean(1),
+    "the logarithms are averaged": lambda v, T: (v / T).log_softmax(-1).mean(0).exp(),
+    "softmax twice": lambda v, T: (v / T).softmax(-1).mean(0).softmax(-1),
+    "the result differs": lambda v, T: (v * T).softmax(-1).mean(0),
+}
+
+
+@pytest.mark.parametrize("piece", MASKED)
+def test_masked_mean(piece, capsys):
+    checks.masked_mean(MASKED[piece])
+    assert piece in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("piece", TEACHERS)
+def test_average_teachers(piece, capsys):
+    checks.average_teachers(TEACHERS[piece])
+    assert piece in capsys.readouterr().out
+
+
+@pytest.fixture
+def images():
+    from companion.data import Split
+
+    generator = torch.Generator().manual_seed(0)
+    return Split(torch.randn(20, 1, 28, 28, generator=generator), torch.arange(20) % 10)
