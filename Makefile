@@ -23,7 +23,7 @@ $(READY): requirements.txt pyproject.toml
 		{ echo "The book needs Python 3.10 to 3.13; $$($(PYTHON) --version) found. Try: make PYTHON=python3.12 …"; exit 1; }
 	@echo "Installing the book's environment into $(VENV) (a few minutes, once) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Install Python's venv module (Debian: python3-venv)."; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX) torch==$(shell sed -n 's/^torch==//p' requirements.txt))
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) $(shell grep ^torch== requirements.txt))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
 	@touch $@
 
