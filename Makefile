@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+PEERS  ?= .venv-peers
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 PAGES  := _build/html/index.html
@@ -12,7 +13,7 @@ STRICT ?= -W -n --keep-going
 # One thread a process: two would fight over the cores, and the last bits would change.
 export OMP_NUM_THREADS = 1
 
-.PHONY: book test test-unit test-notebooks test-seeds run lint serve lab clean help
+.PHONY: book test test-unit test-notebooks test-seeds test-peers bench run lint serve lab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
@@ -46,6 +47,14 @@ test-notebooks: $(READY)  ## nbval over every notebook
 
 test-seeds: $(READY)  ## every notebook's claims under five other seeds (about 20 minutes)
 	for seed in 1 2 3 4 5; do BOOK_SEED=$$seed $(MAKE) --no-print-directory test-notebooks || exit 1; done
+
+test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of its own
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[peers]'
+	$(PEERS)/bin/python -m pytest tests/peers
+
+bench: $(READY)  ## time of each loss as a multiple of F.kl_div's
+	$(BIN)/python benchmarks/losses.py
 
 run: $(READY)  ## run the notebooks and store their outputs: make run, or make run NOTEBOOKS=chapters/04_mathematics.ipynb
 	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; \
