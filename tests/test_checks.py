@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from scipy import stats
 
 from companion import checks, losses
+from companion.checks import _compare, concepts, experiments, responses
+
+MODULES = (concepts, experiments, responses)
 
 
 def said(check, attempt, capsys) -> str:
@@ -145,17 +148,21 @@ def test_each_mistake_gets_its_own_hint(name, piece, capsys):
 
 
 def test_every_hint_of_every_check_is_reached(monkeypatch):
-    """The hints as they stand in checks.py, against those the mistakes above were given."""
+    """The hints as they stand in the checks, against those the mistakes above were given."""
     hints, given = {}, {}
 
     def collect(name, attempt, right, cases, mistakes, teacher=None, rtol=1e-4):
         hints[name] = [*mistakes]
 
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "_check", collect)
+        for module in MODULES:
+            patch.setattr(module, "compare", collect)
         for name in WRONG:
             getattr(checks, name)(None)
-    monkeypatch.setattr(checks, "_say", lambda name, hint: given.setdefault(name, set()).add(hint))
+    for module in (_compare, *MODULES):
+        monkeypatch.setattr(
+            module, "say", lambda name, hint: given.setdefault(name, set()).add(hint), raising=False
+        )
     for name, mistakes in WRONG.items():
         for attempt in mistakes.values():
             getattr(checks, name)(attempt)

@@ -1,0 +1,103 @@
+"""Exercises on comparing what was trained (chapters 5 and 6)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import metrics
+from ._compare import compare, result_of, say
+
+
+def paired_interval(attempt: Callable[[Tensor, Tensor], tuple[float, float]]) -> None:
+    """Checks attempt(a, b) → (low, high) of the 95 % t-interval of the mean difference, eq-paired-interval."""
+
+    def bounds(a, b, spread, quantile):
+        mean, half = (a - b).mean(), quantile * spread
+        return torch.stack([mean - half, mean + half])
+
+    def right(a, b):
+        interval = metrics.paired_interval(a, b)
+        return torch.tensor([interval.low, interval.high], dtype=a.dtype)
+
+    def t(n):
+        return metrics.paired_interval([-1.0, 1.0] * (n // 2)).half_width / math.sqrt(1 / (n - 1))
+
+    compare(
+        "paired_interval", attempt, right, [(torch.arange(10.0) % 7 + s, torch.arange(10.0) % 5) for s in (0.1, 2)],
+        {
+            "the two runs are treated as unrelated: take the standard deviation of the differences.":
+                lambda a, b: bounds(a, b, ((a.var() + b.var()) / len(a)).sqrt(), t(len(a))),
+            "1.96 is the normal quantile: with few runs take Student's t, 2.262 for ten.":
+                lambda a, b: bounds(a, b, (a - b).std() / len(a) ** 0.5, 1.96),
+            "the standard deviation of one run, not of the mean: divide by √n.":
+                lambda a, b: bounds(a, b, (a - b).std(), t(len(a))),
+            "the standard deviation divides by n: take n − 1 (ddof=1).":
+                lambda a, b: bounds(a, b, (a - b).std(correction=0) / len(a) ** 0.5, t(len(a))),
+            "the difference is turned round: a − b.": lambda a, b: right(b, a),
+        },
+        rtol=2e-3,
+    )  # fmt: skip
+
+
+def permute_dark(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Checks attempt(p, y) → p with the probabilities of the wrong classes shuffled within each row."""
+    generator = torch.Generator().manual_seed(1)
+    p = torch.randn(64, 10, generator=generator).mul(2).softmax(-1)
+    y = torch.randint(0, 10, (64,), generator=generator)
+    result = result_of("permute_dark", attempt, p.clone(), y)
+    if result is None:
+        return
+    if result.shape != p.shape:
+        return say("permute_dark", "the shape changed: (N, C) in, (N, C) out.")
+    own = torch.nn.functional.one_hot(y, 10).bool()
+    moved = (result - p).abs().sum(-1) > 1e-6
+    dark, was = (x[~own].view(64, 9) for x in (result, p))
+    orders = {tuple(row.tolist()) for row in (dark[:, None, :] - was[:, :, None]).abs().argmin(1)}
+    for wrong, hint in [
+        (not torch.allclose(result.sort(-1)[0], p.sort(-1)[0], atol=1e-6), "the values of a row changed: only "
+         "their places may."),
+        (not torch.allclose(result[own], p[own], atol=1e-6), "the labelled class lost its own probability: shuffle "
+         "the other nine only."),
+        (moved.float().mean() < 0.9, "most rows are as they were: shuffle each of them."),
+        (len(orders) == 1, "every row is shuffled alike, which only renames the classes: draw anew for each row."),
+    ]:  # fmt: skip
+        if bool(wrong):
+            return say("permute_dark", hint)
+    return say("permute_dark", None)
+
+
+def long_tail_worst_class(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Checks attempt(logits, y) → accuracy of the worst class among those present, in %, eq-worst-class."""
+    generator = torch.Generator().manual_seed(5)
+    y = torch.tensor([0] * 6 + [1] * 5 + [2] * 4 + [4] * 3)  # no example of class 3
+    noise = torch.randn(len(y), 5, generator=generator, dtype=torch.double)
+    logits = noise + 1.5 * torch.nn.functional.one_hot(y, 5)
+    logits[:, 3] = -9
+
+    def each(z, y, of=None):
+        right, of = (z.argmax(-1) == y).double(), y if of is None else of
+        return torch.stack([100 * right[of == c].mean() for c in range(z.shape[-1])])
+
+    def seen(values):
+        return values[~values.isnan()]
+
+    compare(
+        "long_tail_worst_class", attempt, lambda z, y: seen(each(z, y)).min(),
+        [(logits, y), (logits.flip(1), 4 - y), (noise, y)],
+        {
+            "this is the accuracy over all examples: the common classes hide the rare ones.":
+                lambda z, y: 100 * (z.argmax(-1) == y).double().mean(),
+            "this is the mean of the classes' accuracies: take the smallest.":
+                lambda z, y: seen(each(z, y)).mean(),
+            "in per cent, please.": lambda z, y: seen(each(z, y)).min() / 100,
+            "the denominator counts the answers of a class: count its labels. This is the worst precision.":
+                lambda z, y: seen(each(z, y, z.argmax(-1))).min(),
+            "a class without examples has no accuracy (0/0 is NaN): leave it out.":
+                lambda z, y: each(z, y).min(),
+            "a class without examples counts as 0 %: leave it out.":
+                lambda z, y: each(z, y).nan_to_num(0).min(),
+            "this is the best class: take the smallest.": lambda z, y: seen(each(z, y)).max(),
+        },
+    )  # fmt: skip

@@ -1,0 +1,332 @@
+"""The long runs of chapter 6: compression, transfer on digits, and few, unbalanced and wrong labels.
+
+    python scripts/chapter06_runs.py     # resumes where it stopped; about 12 minutes on one core
+
+Every choice (learning rate, T, α) is made on validation with seeds 100 to 102. The reported seeds, 0 to 9,
+meet the test images once. Seed s has its own initial weights, its own subset (for the digits, its own split)
+and its own teacher.
+"""
+
+from functools import lru_cache, partial
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from results import run_all
+
+from companion.data import MEAN, STD, Split, digits, fashion, fashion_teacher
+from companion.losses import distillation_loss
+from companion.metrics import accuracy
+from companion.models import MLP, ConvNet
+from companion.training import fit, hard_loss, jitter, teacher_logits
+
+TUNING, REPORTED = (100, 101, 102), range(10)
+torch.set_num_threads(1)
+TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
+TEACHERS = [fashion_teacher(i) for i in range(10)]
+RATES = {"mlp": (0.001, 0.003, 0.01), "conv": (0.003, 0.01, 0.03), "digits": (0.005, 0.01, 0.02)}
+
+
+def soft(T: float, alpha: float = 1.0):
+    return partial(distillation_loss, T=T, alpha=alpha)
+
+
+def smoothed(epsilon: float):
+    return lambda z, v, y: F.cross_entropy(z, y, label_smoothing=epsilon)
+
+
+def choose_then_report(name: str, about: str, one, score: str, grid: dict, **fixed) -> dict:
+    """The grid on the tuning seeds, then the setting with the best mean validation `score` on the others."""
+    tried = [{**fixed, **dict(zip(grid, values, strict=True))} for values in product(*grid.values())]
+    if len(tried) > 1:
+        rows = run_all(name, about, [{**setting, "seed": s} for setting in tried for s in TUNING], one)
+        rows = rows[rows["part"] == "val"]
+
+        def mean(setting):
+            return rows[score][np.all([rows[k] == v for k, v in setting.items()], axis=0)].mean()
+
+        tried = [max(tried, key=mean)]
+    run_all(name, about, [{**tried[0], "seed": s} for s in REPORTED], one)
+    return tried[0]
+
+
+def part_of(seed: int) -> str:
+    """Validation while choosing, test once chosen: the other is not looked at."""
+    return "val" if seed in TUNING else "test"
+
+
+# ------------------------------------------------------------------------------------------- Fashion-MNIST
+
+
+def measure(student, seed: int, **more) -> dict:
+    part = {"val": VAL, "test": TEST}[part_of(seed)]
+    logits = teacher_logits(student, part.x)
+    each = [accuracy(logits[part.y == c], part.y[part.y == c]) for c in range(10)]
+    return {"part": part_of(seed), "accuracy": accuracy(logits, part.y), "worst": min(each), **more}
+
+
+BUILD = {
+    "ConvNet(16)": partial(ConvNet, 16, dropout=0.0),
+    "ConvNet(4)": partial(ConvNet, 4, dropout=0.0),
+    "MLP": partial(MLP, 784, 128, 10),
+}
+
+
+def compress_one(model: str, loss: str, lr: float, seed: int) -> dict:
+    images, student = TRAIN.sample(100, seed), BUILD[model](seed=seed)
+    v = teacher_logits(TEACHERS[seed % 10], images.x)
+    fit(student, images, soft(4) if loss == "kd" else hard_loss, v, steps=400, lr=lr, seed=seed)
+    return measure(student, seed)
+
+
+def compression() -> None:
+    about = "Test accuracy and worst class (%) on 1000 images, 400 steps, by network and loss; seeds 0 to 9"
+    for model, loss in product(BUILD, ("hard", "kd")):
+        grid = {"lr": RATES["mlp" if model == "MLP" else "conv"]}
+        choose_then_report("06_compression", about, compress_one, "accuracy", grid, model=model, loss=loss)
+
+
+def few_one(per_class: int, loss: str, lr: float, seed: int) -> dict:
+    images, student = TRAIN.sample(per_class, seed), BUILD["MLP"](seed=seed)
+    losses = {"hard": hard_loss, "kd T=1": soft(1), "kd T=4": soft(4)}
+    v = teacher_logits(TEACHERS[seed % 10], images.x)
+    fit(student, images, losses[loss], v, steps=600, lr=lr, seed=seed)
+    return measure(student, seed)
+
+
+def few_labels() -> None:
+    about = "Accuracy and worst class (%) of MLP(784, 128, 10), 600 steps, by labels a class; seeds 0 to 9"
+    for n, loss in product((10, 30, 100, 300, 900), ("hard", "kd T=1", "kd T=4")):
+        grid = {"lr": RATES["mlp"]}
+        choose_then_report("06_few_labels", about, few_one, "accuracy", grid, per_class=n, loss=loss)
+
+
+def long_tail(seed: int) -> Split:
+    """500 images of one class, 5 of another, the rest between, geometrically; the seed deals the ranks."""
+    generator = torch.Generator().manual_seed(seed)
+    rank = torch.randperm(10, generator=generator)
+    counts = (500 * 100 ** (-rank / 9)).round().int().tolist()
+    order = torch.randperm(len(TRAIN), generator=generator)
+    return TRAIN[torch.cat([order[TRAIN.y[order] == c][:n] for c, n in enumerate(counts)])]
+
+
+def tail_one(loss: str, lr: float, seed: int) -> dict:
+    images, student = long_tail(seed), BUILD["MLP"](seed=seed)
+    prior = (images.y.bincount(minlength=10) / len(images)).log()
+    losses = {
+        "hard": hard_loss,
+        "balanced": lambda z, v, y: F.cross_entropy(z + prior, y),
+        "kd": soft(4),
+        "balanced kd": lambda z, v, y: soft(4)(z, v, y) + F.cross_entropy(z + prior, y),
+    }
+    v = teacher_logits(TEACHERS[seed % 10], images.x)
+    fit(student, images, losses[loss], v, steps=600, lr=lr, seed=seed)
+    return measure(student, seed)
+
+
+def tail() -> None:
+    about = "Test accuracy and worst class (%) of MLP(784, 128, 10) on a 100 : 1 long tail; seeds 0 to 9"
+    for loss in ("hard", "balanced", "kd", "balanced kd"):
+        choose_then_report("06_long_tail", about, tail_one, "accuracy", {"lr": RATES["mlp"]}, loss=loss)
+
+
+@lru_cache(maxsize=16)
+def noisy(seed: int):
+    """9,000 images, 40 % of them with a wrong label, and a ConvNet(16) that learned from just these."""
+    images = TRAIN.sample(900, seed)
+    generator = torch.Generator().manual_seed(seed)
+    wrong = torch.rand(len(images), generator=generator) < 0.4
+    other = (images.y + torch.randint(1, 10, images.y.shape, generator=generator)) % 10
+    images = Split(images.x, other.where(wrong, images.y))
+    teacher = ConvNet(16, seed=seed)
+    fit(teacher, images, steps=600, lr=5e-3, seed=seed)
+    return images, teacher
+
+
+def noisy_one(teacher: str, loss: str, lr: float, seed: int) -> dict:
+    (images, noisy_teacher), student = noisy(seed), BUILD["MLP"](seed=seed)
+    v = teacher_logits(TEACHERS[seed % 10] if teacher == "clean" else noisy_teacher, images.x)
+    losses = {
+        "hard": hard_loss,
+        "smoothed .1": smoothed(0.1),
+        "smoothed .4": smoothed(0.4),
+        "argmax": lambda z, v, y: hard_loss(z, None, v.argmax(-1)),
+        "kd T=1": soft(1),
+        "kd T=4": soft(4),
+        "kd and labels": soft(4, 0.5),
+    }
+    fit(student, images, losses[loss], v, steps=600, lr=lr, seed=seed)
+    return measure(student, seed, teacher_accuracy=measure(noisy_teacher, seed)["accuracy"])
+
+
+def noise() -> None:
+    about = "Accuracy and worst class (%) of MLP(784, 128, 10), 9000 images, 40 % wrong labels; seeds 0 to 9"
+    methods = [("none", k) for k in ("hard", "smoothed .1", "smoothed .4")]
+    answers = ("argmax", "kd T=1", "kd T=4", "kd and labels")
+    methods += product(("noisy", "clean"), answers)
+    for teacher, loss in methods:
+        grid = {"lr": RATES["mlp"]}
+        choose_then_report("06_noisy_labels", about, noisy_one, "accuracy", grid, teacher=teacher, loss=loss)
+
+
+# -------------------------------------------------------------------------------------------------- digits
+
+
+@lru_cache(maxsize=64)
+def digit_teachers(seed: int, steps: int = 300, epsilon: float = 0.0) -> list[MLP]:
+    """Three teachers that saw all ten digits."""
+    train, made = digits(seed)[0], []
+    loss = smoothed(epsilon) if epsilon else hard_loss
+    for s in (10 * seed, 10 * seed + 1, 10 * seed + 2):
+        made.append(MLP(64, 256, 10, seed=s))
+        fit(made[-1], train, loss, steps=steps, lr=3e-3, seed=s)
+    return made
+
+
+def ask(teachers, x, T: float):
+    """Logits whose softmax at T is the mean of the teachers' probabilities at T."""
+    return T * torch.stack([(teacher_logits(t, x) / T).softmax(-1) for t in teachers]).mean(0).log()
+
+
+def pupil(x, y, loss, v, lr: float, seed: int) -> MLP:
+    student = MLP(64, 64, 10, seed=seed)
+    fit(student, Split(x, y), loss, v, steps=600, lr=lr, seed=seed)
+    return student
+
+
+def bias_for(logits, missing, rate: float) -> float:
+    """What, added to the missing classes' logits, has them named in the share `rate` of the rows."""
+    others = [c for c in range(10) if c not in missing]
+    needed = (logits[:, others].amax(-1) - logits[:, missing].amax(-1)).sort()[0]
+    k = round(rate * len(logits))
+    return needed[k - 1 : k + 1].mean().item()
+
+
+def omitted_one(omitted: str, loss: str, T: float, lr: float, steps: int, epsilon: float, seed: int) -> dict:
+    train, val, test = digits(seed)
+    missing = [3] if omitted == "no 3s" else [0, 1, 2, 3, 4, 5, 6, 9]
+    kept = train[~torch.isin(train.y, torch.tensor(missing))]
+    teachers, loss = digit_teachers(seed, steps, epsilon), soft(T) if loss == "kd" else hard_loss
+    student = pupil(kept.x, kept.y, loss, ask(teachers, kept.x, T), lr, seed)
+    bias = bias_for(teacher_logits(student, val.x), missing, len(missing) / 10)
+    part = {"val": val, "test": test}[part_of(seed)]
+    shift = torch.zeros(10).index_fill(0, torch.tensor(missing), bias)
+    of_missing, row = torch.isin(part.y, torch.tensor(missing)), {"part": part_of(seed), "bias": bias}
+    logits = teacher_logits(student, part.x)
+    for name, z in [("plain", logits), ("biased", logits + shift)]:
+        row[f"{name}_missing"] = accuracy(z[of_missing], part.y[of_missing])
+        row[f"{name}_all"] = accuracy(z, part.y)
+    return {**row, "teacher_all": accuracy(ask(teachers, part.x, 1), part.y)}
+
+
+def omitted_classes() -> None:
+    name = "06_omitted"
+    about = "Right answers (%) on the digits left out and on all ten, with and without a bias; seeds 0 to 9"
+    for omitted in ("no 3s", "only 7s and 8s"):
+        choose = partial(choose_then_report, name, about, omitted_one, "biased_all", omitted=omitted)
+        rates = {"lr": RATES["digits"]}
+        choose({"T": (1.0,), **rates}, loss="hard", steps=300, epsilon=0.0)
+        best = choose({"T": (4.0, 8.0, 16.0, 32.0), **rates}, loss="kd", steps=300, epsilon=0.0)
+        for steps, epsilon in ((300, 0.1), (2000, 0.0), (2000, 0.1)):
+            choose({"T": (best["T"],), "lr": (best["lr"],)}, loss="kd", steps=steps, epsilon=epsilon)
+
+
+def turn(x):
+    return x.view(-1, 8, 8).rot90(1, (1, 2)).flatten(1)
+
+
+def questions(kind: str, seed: int):
+    """Images to ask the teacher about: 1000, but for the sevens and eights."""
+    train, generator = digits(seed)[0], torch.Generator().manual_seed(seed)
+    n, pick = len(train), torch.randperm(len(TRAIN), generator=generator)[: len(train)]
+    return {
+        "digits": lambda: train.x,
+        "rolled": lambda: jitter(3)(train.x.view(-1, 1, 8, 8), generator).flatten(1),
+        "pixels shuffled": lambda: train.x.gather(0, torch.rand(n, 64, generator=generator).argsort(0)),
+        "clothes": lambda: F.adaptive_avg_pool2d(TRAIN.x[pick] * STD + MEAN, 8).flatten(1),
+        "7s and 8s": lambda: train.x[(train.y == 7) | (train.y == 8)],
+        "negatives": lambda: 1 - train.x,
+        "noise": lambda: torch.rand(train.x.shape, generator=generator),
+        "turned": lambda: turn(train.x),
+    }[kind]()
+
+
+def information(logits) -> float:
+    """Entropy of the mean prediction less the mean entropy of the predictions, in nats."""
+    p = logits.double().softmax(-1)
+    return (torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(-1).mean()).item()
+
+
+def question_one(kind: str, answers: str, T: float, seed: int) -> dict:
+    _, val, test = digits(seed)
+    x, teachers = questions(kind, seed), digit_teachers(seed)
+    v = ask(teachers, x, T)
+    student = pupil(x, v.argmax(-1), soft(T) if answers == "soft" else hard_loss, v, 0.01, seed)
+    part = {"val": val, "test": test}[part_of(seed)]
+    return {
+        "part": part_of(seed),
+        "accuracy": accuracy(teacher_logits(student, part.x), part.y),
+        "information": information(ask(teachers, x, 1)),
+        "teacher": accuracy(ask(teachers, part.x, 1), part.y),
+    }
+
+
+def transfer_sets() -> None:
+    about = "Right answers (%) on test digits of students taught on other images; information in nats"
+    kinds = ("digits", "rolled", "pixels shuffled", "clothes", "7s and 8s", "negatives", "noise", "turned")
+    for kind, answers in product(kinds, ("soft", "argmax")):
+        grid = {"T": (1.0, 4.0, 16.0) if answers == "soft" else (1.0,)}
+        fixed = {"kind": kind, "answers": answers}
+        choose_then_report("06_transfer_sets", about, question_one, "accuracy", grid, **fixed)
+
+
+DOMAINS = {
+    "same": lambda x: x,
+    "mirrored": lambda x: x.view(-1, 8, 8).flip(2).flatten(1),
+    "negative": lambda x: 1 - x,
+    "turned": turn,
+    "clothes teacher": lambda x: x,
+}
+
+
+def answer(domain: str, x, seed: int):
+    """What the teacher says about x: logits for T = 4."""
+    if domain == "clothes teacher":  # trained on Fashion-MNIST: its ten classes are not ten digits
+        big = F.interpolate(x.view(-1, 1, 8, 8), size=(28, 28), mode="bilinear")
+        return teacher_logits(TEACHERS[seed % 10], (big - MEAN) / STD)
+    return ask(digit_teachers(seed), x, 4)
+
+
+def domain_one(domain: str, loss: str, alpha: float, lr: float, seed: int) -> dict:
+    """The digits as another camera would give them; the teachers know the ordinary ones only."""
+    train, val, test = digits(seed)
+    part, change = {"val": val, "test": test}[part_of(seed)], DOMAINS[domain]
+    images = train if loss == "kd" else train.sample(10, seed)
+    x = change(images.x)
+    losses = {"hard": hard_loss, "kd": soft(4), "both": soft(4, alpha)}
+    student = pupil(x, images.y, losses[loss], answer(domain, x, seed), lr, seed)
+    return {
+        "part": part_of(seed),
+        "accuracy": accuracy(teacher_logits(student, change(part.x)), part.y),
+        "teacher": accuracy(answer(domain, change(part.x), seed), part.y),
+    }
+
+
+def domains() -> None:
+    about = "Right answers (%) in another domain: 100 labels, the teacher's answers, or both; seeds 0 to 9"
+    for domain in DOMAINS:
+        choose = partial(choose_then_report, "06_domains", about, domain_one, "accuracy", domain=domain)
+        best = choose({"alpha": (0.0,), "lr": RATES["digits"]}, loss="hard")
+        choose({"alpha": (0.1, 0.5, 0.9), "lr": (best["lr"],)}, loss="both")
+        choose({"alpha": (1.0,), "lr": (best["lr"],)}, loss="kd")
+
+
+if __name__ == "__main__":
+    omitted_classes()
+    transfer_sets()
+    domains()
+    tail()
+    few_labels()
+    noise()
+    compression()

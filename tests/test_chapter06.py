@@ -1,0 +1,201 @@
+"""Chapter 6: its equations, its two errata, its exercises."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from sklearn.metrics import recall_score
+from torch.utils.flop_counter import FlopCounterMode
+
+from companion import checks, data
+from companion.losses import distillation_loss
+from companion.metrics import accuracy, paired_interval
+from companion.models import MLP, ConvNet, parameters
+from companion.training import fit, hard_loss, teacher_logits
+
+
+def multiply_adds(model, x):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x)
+    return counter.get_total_flops() // 2
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The digits, upright and turned by a quarter, and a teacher of the upright ones."""
+    train, _, test = data.digits(0)
+    teacher = MLP(64, 256, 10, seed=0)
+    fit(teacher, train, steps=300, lr=3e-3)
+    turned = [data.Split(s.x.view(-1, 8, 8).rot90(1, (1, 2)).flatten(1), s.y) for s in (train, test)]
+    return train, test, *turned, teacher
+
+
+def right(model, split):
+    return accuracy(teacher_logits(model, split.x), split.y)
+
+
+@pytest.mark.equation("eq-two-parts")
+@pytest.mark.erratum("T2")
+def test_distillation_changes_no_size_and_no_work(digits):
+    """The second bracket of eq-two-parts is 0 for parameters, bytes and multiply-adds; the weights differ."""
+    train, *_, teacher = digits
+    alone, distilled = MLP(64, 16, 10, seed=1), MLP(64, 16, 10, seed=1)
+    fit(alone, train, hard_loss, steps=20, lr=3e-3)
+    fit(distilled, train, partial(distillation_loss, T=4), teacher, steps=20, lr=3e-3)
+    sizes = [
+        (parameters(m), sum(v.nbytes for v in m.state_dict().values()), multiply_adds(m, train.x[:1]))
+        for m in (teacher, alone, distilled)
+    ]
+    for of_teacher, of_alone, of_distilled in zip(*sizes, strict=True):
+        architecture, distillation = of_alone - of_teacher, of_distilled - of_alone
+        assert of_distilled - of_teacher == architecture + distillation
+        assert architecture < 0 and distillation == 0
+    assert not torch.equal(alone.layers[0].weight, distilled.layers[0].weight)
+
+
+@pytest.mark.equation("eq-multiply-adds")
+def test_multiply_adds_of_a_layer():
+    for width in (4, 16):
+        side, total = 28, 0
+        for c_in, c_out, k in [(1, width, 5), (width, 2 * width, 3), (2 * width, 4 * width, 3)]:
+            side = math.ceil(side / 2)
+            total += side**2 * c_out * c_in * k**2
+        total += 4 * width * side**2 * 10
+        assert multiply_adds(ConvNet(width, seed=0), torch.zeros(1, 1, 28, 28)) == total
+    assert multiply_adds(MLP(784, 128, 10, seed=0), torch.zeros(1, 1, 28, 28)) == 784 * 128 + 128 * 10
+
+
+@pytest.mark.equation("eq-omitted-bias")
+def test_the_bias_is_a_quantile():
+    z = torch.randn(1000, 10, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    for missing, rate in [([3], 0.1), ([0, 1, 2, 3, 4, 5, 6, 9], 0.8), ([3], 0.5)]:
+        others = [c for c in range(10) if c not in missing]
+        b = torch.quantile(z[:, others].amax(-1) - z[:, missing].amax(-1), rate)
+        shifted = z.clone()
+        shifted[:, missing] += b
+        named = np.isin(shifted.argmax(-1).numpy(), missing).mean()
+        assert named == pytest.approx(rate, abs=0.0011)
+
+
+@pytest.mark.equation("eq-transfer-information")
+def test_information_is_the_mean_divergence_from_the_mean_answer():
+    v = torch.randn(50, 10, dtype=torch.double, generator=torch.Generator().manual_seed(0)) * 3
+    p = v.softmax(-1).numpy()
+    information = stats.entropy(p.mean(0)) - stats.entropy(p, axis=1).mean()
+    divergence = np.mean([stats.entropy(row, p.mean(0)) for row in p])
+    assert information == pytest.approx(divergence, rel=1e-12)
+    assert 0 < information < math.log(10)
+    same = np.tile(p[:1], (50, 1))
+    assert stats.entropy(same.mean(0)) - stats.entropy(same, axis=1).mean() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.equation("eq-long-tail")
+def test_long_tail():
+    counts = np.round(500 * 100 ** (-np.arange(10) / 9))
+    assert counts[0] == 500 and counts[-1] == 5
+    ratio = 500 * 100 ** (-np.arange(10) / 9)
+    assert np.allclose(ratio[1:] / ratio[:-1], 100 ** (-1 / 9), rtol=1e-12)
+
+
+@pytest.mark.equation("eq-worst-class")
+def test_worst_class_is_the_smallest_recall():
+    generator = torch.Generator().manual_seed(0)
+    y, named = torch.randint(0, 5, (2, 60), generator=generator)
+    worst = min((named[y == c] == c).double().mean() for c in range(5))
+    assert worst == pytest.approx(recall_score(y, named, average=None).min(), rel=1e-12)
+
+
+@pytest.mark.equation("eq-prediction-interval")
+def test_prediction_interval_covers_new_runs():
+    """Of 4,000 pairs of experiments, 95 % have the new mean inside the interval made from the old runs."""
+    generator = torch.Generator().manual_seed(0)
+    old = torch.randn(4000, 10, generator=generator, dtype=torch.double)
+    new = torch.randn(4000, 2, generator=generator, dtype=torch.double).mean(1)
+    half = stats.t.ppf(0.975, 9) * old.std(1) * math.sqrt(1 / 10 + 1 / 2)
+    covered = ((new - old.mean(1)).abs() < half).double().mean().item()
+    assert covered == pytest.approx(0.95, abs=0.012)
+    mine = paired_interval(old[0]).half_width * math.sqrt(1 + 10 / 2)
+    assert mine == pytest.approx(half[0].item(), rel=1e-5)
+
+
+@pytest.mark.erratum("T3")
+def test_where_the_teacher_says_nothing_the_student_learns_nothing(digits):
+    """Turned by a quarter, the digits all look alike to the teacher, and to a student taught on them."""
+    train, test, turned, turned_test, teacher = digits
+    students = {}
+    for name, images in [("upright", train), ("turned", turned)]:
+        students[name] = MLP(64, 64, 10, seed=0)
+        fit(students[name], images, partial(distillation_loss, T=4, alpha=1), teacher, steps=300, lr=5e-3)
+    assert right(teacher, test) > 90 and right(students["upright"], test) > 90
+    assert right(teacher, turned_test) < 20
+    assert abs(right(students["turned"], turned_test) - right(teacher, turned_test)) < 5
+    assert right(students["turned"], test) < 45
+    labelled = MLP(64, 64, 10, seed=0)
+    fit(labelled, turned.sample(10, 0), steps=300, lr=5e-3)
+    assert right(labelled, turned_test) > 75
+
+
+# ----------------------------------------------------------------------------------------------- exercises
+
+
+def said(check, attempt, capsys):
+    check(attempt)
+    return capsys.readouterr().out.strip()
+
+
+def entropy(p):
+    return torch.special.entr(p).sum(-1)
+
+
+INFORMATION = {
+    "✓ transfer_information": lambda v: entropy(v.softmax(-1).mean(0)) - entropy(v.softmax(-1)).mean(),
+    "mean entropy alone": lambda v: entropy(v.softmax(-1)).mean(),
+    "entropy of the mean answer alone": lambda v: entropy(v.softmax(-1).mean(0)),
+    "turned round": lambda v: entropy(v.softmax(-1)).mean() - entropy(v.softmax(-1).mean(0)),
+    "bits": lambda v: (entropy(v.softmax(-1).mean(0)) - entropy(v.softmax(-1)).mean()) / math.log(2),
+    "logits are averaged": lambda v: entropy(v.mean(0).softmax(-1)) - entropy(v.softmax(-1)).mean(),
+    "NaN": lambda v: (
+        F.cross_entropy(v, v.softmax(-1)).neg()
+        - (v.softmax(-1).mean(0) * v.softmax(-1).mean(0).log()).sum()
+        + 0 * (v.softmax(-1) * v.softmax(-1).log()).sum()
+    ),
+    "over the classes": lambda v: entropy(v.softmax(-1).mean(-1)) - entropy(v.softmax(-1)).mean(),
+    "the result differs": lambda v: v.sum(),
+    "not attempted": lambda v: None,
+}
+
+
+@pytest.mark.parametrize("hint", INFORMATION)
+def test_check_of_the_information(hint, capsys):
+    assert hint in said(checks.transfer_information, INFORMATION[hint], capsys)
+
+
+def per_class(z, y, of=None):
+    of = y if of is None else of
+    return [100 * (z.argmax(-1) == y)[of == c].double().mean() for c in range(5)]
+
+
+def known(values):
+    return torch.stack([value for value in values if not value.isnan()])
+
+
+WORST = {
+    "✓ long_tail_worst_class": lambda z, y: known(per_class(z, y)).min(),
+    "over all examples": lambda z, y: 100 * (z.argmax(-1) == y).double().mean(),
+    "mean of the classes": lambda z, y: known(per_class(z, y)).mean(),
+    "per cent": lambda z, y: known(per_class(z, y)).min() / 100,
+    "precision": lambda z, y: known(per_class(z, y, z.argmax(-1))).min(),
+    "0/0 is NaN": lambda z, y: torch.stack(per_class(z, y)).min(),
+    "counts as 0 %": lambda z, y: torch.stack(per_class(z, y)).nan_to_num(0).min(),
+    "best class": lambda z, y: known(per_class(z, y)).max(),
+    "not attempted": lambda z, y: None,
+}
+
+
+@pytest.mark.parametrize("hint", WORST)
+def test_check_of_the_worst_class(hint, capsys):
+    assert hint in said(checks.long_tail_worst_class, WORST[hint], capsys)
