@@ -1,0 +1,128 @@
+"""Every page of the built book, as a reader's browser sees it: from a folder and from a server, on a telephone
+and on a screen, in light and dark."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+
+from tests.pages.conftest import PAGES, PATHS
+
+TELEPHONE, SCREEN = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+def rendered(page):
+    """Wait until MathJax, where the page has it, has set every formula."""
+    page.evaluate("() => window.MathJax?.startup?.promise")
+
+
+def test_every_file_of_the_contents_is_a_page():
+    assert "index.html" in PATHS
+    assert len(PATHS) > 10
+
+
+@pytest.mark.parametrize("source", ["folder", "server"])
+def test_quiet_and_alone(page, heard, server, path, source):
+    """No error or warning in the console; no request that leaves this machine."""
+    address = (PAGES / path).as_uri() if source == "folder" else f"{server}/{path}"
+    page.goto(address, wait_until="load")
+    rendered(page)
+    page.wait_for_timeout(300)  # scripts that start after the page has loaded
+    own = ("file://", "data:", "blob:") if source == "folder" else (server + "/", "data:", "blob:")
+    assert [url for url in heard["requests"] if not url.startswith(own)] == []
+    assert heard["console"] == []
+
+
+@pytest.mark.parametrize("size", [TELEPHONE, SCREEN], ids=["390", "1280"])
+def test_nothing_to_scroll_sideways(page, path, size):
+    page.set_viewport_size(size)
+    page.goto((PAGES / path).as_uri())
+    rendered(page)
+    beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert beyond <= 0, page.evaluate(WIDE)
+
+
+# Which elements reach beyond the window, and are not in a box that scrolls by itself.
+WIDE = """() => [...document.querySelectorAll('article *, main *, header *, footer *')]
+    .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+    .filter(e => { for (let p = e.parentElement; p && p !== document.body; p = p.parentElement)
+        if (getComputedStyle(p).overflowX !== 'visible') return false; return true })
+    .slice(0, 5).map(e => e.outerHTML.slice(0, 160))"""
+
+
+def test_formulas_are_set_without_a_network(page, path):
+    page.goto((PAGES / path).as_uri())
+    rendered(page)
+    assert page.locator(".math:not(:has(mjx-container))").all_inner_texts() == []
+    assert page.locator("[data-mjx-error]").all_inner_texts() == []
+
+
+def test_loads_from_disk(page, path, record_property):
+    """Aim: under a second. The limit is far wider, for a busy machine; the summary prints what was measured."""
+    page.goto((PAGES / path).as_uri(), wait_until="load")
+    times = []
+    for _ in range(3):
+        page.reload(wait_until="load")
+        times.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
+    record_property("load_ms", min(times))
+    record_property("path", path)
+    assert 0 < min(times) < 5000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page, path, scheme):
+    page.set_viewport_size(SCREEN)
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.goto((PAGES / path).as_uri())
+    rendered(page)
+    assert page.locator("html").get_attribute("data-theme") == scheme
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    places = [
+        f"{v['id']} ({v['impact']}): {n['html'][:150]} {n.get('failureSummary', '')[:300]}"
+        for v in found.response["violations"]
+        for n in v["nodes"][:4]
+    ]
+    assert places == [], "\n".join(places)
+
+
+# --------------------------------------------------------------------------------------------- without a browser
+
+
+def soup(path):
+    return BeautifulSoup((PAGES / path).read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.fixture(scope="session")
+def anchors():
+    """The places a link can lead to, by page."""
+    return {
+        path: {
+            tag.get("id") or tag.get("name")
+            for tag in soup(path).find_all(lambda t: t.get("id") or t.name == "a")
+        }
+        for path in PATHS
+    }
+
+
+def test_links_lead_somewhere(path, anchors):
+    """Every address of a page, file or anchor inside the book exists."""
+    wrong, page = [], soup(path)
+    for tag in page.find_all(href=True) + page.find_all(src=True):
+        address = tag.get("href") or tag.get("src")
+        url = urlsplit(address)
+        if url.scheme or url.netloc:
+            continue
+        target = (PAGES / path).parent / unquote(url.path) if url.path else PAGES / path
+        target = target.resolve()
+        known = anchors.get(str(target.relative_to(PAGES)), set()) if target.is_relative_to(PAGES) else set()
+        anchor = unquote(url.fragment) if target.suffix == ".html" else ""
+        if not target.is_file() or (anchor and anchor not in known):
+            wrong.append(address)
+    assert wrong == []
+
+
+def test_every_picture_says_what_it_shows(path):
+    pictures = soup(path).select("article img, main img")
+    assert [str(p)[:200] for p in pictures if not re.search(r"\w+ \w+ \w+", p.get("alt", ""))] == []
