@@ -1,0 +1,141 @@
+"""Chapter 1: its equations counted layer by layer, its two errata, its exercises."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from companion import checks, data
+from companion.losses import distillation_loss
+from companion.metrics import accuracy, paired_interval
+from companion.models import MLP, ConvNet, parameters
+from companion.training import fit, hard_loss, teacher_logits
+
+
+def numbers(module):
+    """The numbers that training adjusts, counted one tensor at a time."""
+    return sum(len(p.detach().flatten().tolist()) for p in module.parameters())
+
+
+@pytest.mark.equation("eq-layer-parameters")
+def test_parameters_of_a_layer():
+    assert numbers(nn.Linear(7, 5)) == 7 * 5 + 5
+    assert numbers(nn.Conv2d(3, 4, 5, bias=False)) == 5 * 5 * 3 * 4
+    assert numbers(nn.BatchNorm2d(6)) == 2 * 6
+
+
+@pytest.mark.equation("eq-convnet-parameters")
+@pytest.mark.parametrize("width", [1, 2, 4, 16, 32])
+def test_parameters_of_a_convnet(width):
+    """Layer by layer from a running network: its convolutions, its norms, its linear layer."""
+    counts, model = {nn.Conv2d: 0, nn.BatchNorm2d: 0, nn.Linear: 0}, ConvNet(width, seed=0)
+    for module in model.modules():
+        if type(module) in counts:
+            counts[type(module)] += numbers(module)
+    assert counts[nn.Conv2d] == 25 * width + 90 * width**2
+    assert counts[nn.BatchNorm2d] == 14 * width
+    assert counts[nn.Linear] == 640 * width + 10
+    assert parameters(model) == sum(counts.values()) == 90 * width**2 + 679 * width + 10
+
+
+@pytest.mark.equation("eq-bytes")
+@pytest.mark.parametrize("dtype, bits", [(torch.float32, 32), (torch.float16, 16), (torch.int8, 8)])
+def test_bytes_are_an_eighth_of_the_bits(dtype, bits):
+    values = torch.zeros(4166, dtype=dtype)
+    assert len(values.numpy().tobytes()) == 4166 * bits / 8
+    assert 7e9 * 16 / 8 == 14e9  # the chapter's language model
+
+
+# ------------------------------------------------------------------------------------------------- errata
+
+
+@pytest.fixture(scope="module")
+def lessons():
+    """Five students of 100 digits: alone, taught by a wider teacher, and by one of their own size."""
+    score = {"alone": [], "wider": [], "equal": []}
+    soft = partial(distillation_loss, T=4, alpha=1)
+    for seed in range(5):
+        train, _, test = data.digits(seed)
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        mine, others = train[order[:100]], train[order[100:]]
+
+        def right(model, images, loss=hard_loss, teacher=None, seed=seed, test=test):
+            v = None if teacher is None else teacher_logits(teacher, images.x)
+            fit(model, images, loss, v, steps=300, lr=5e-3, seed=seed)
+            return accuracy(teacher_logits(model, test.x), test.y)
+
+        def new(width, seed=seed):
+            return MLP(64, width, 10, seed=seed)
+
+        alone, wider, equal = new(32), new(256, seed + 50), new(32, seed + 60)
+        score["alone"].append(right(alone, mine))
+        right(wider, others)
+        right(equal, others)
+        score["wider"].append(right(new(32), mine, soft, wider))
+        score["equal"].append(right(new(32), mine, soft, equal))
+    return score, (wider, alone, equal)
+
+
+@pytest.mark.erratum("T1")
+def test_a_teacher_of_equal_size_without_pre_training_teaches(lessons):
+    score, (_, alone, equal) = lessons
+    assert parameters(alone) == parameters(equal)
+    assert paired_interval(score["equal"], score["alone"]).low > 0
+
+
+@pytest.mark.erratum("T2")
+def test_size_is_the_architectures_and_the_gain_is_distillations(lessons):
+    """The two small networks share every shape, a fourth of the teacher's numbers or less; accuracy differs."""
+    score, (wider, alone, equal) = lessons
+    assert 4 * numbers(alone) < numbers(wider)
+    assert [p.shape for p in alone.parameters()] == [p.shape for p in equal.parameters()]
+    assert paired_interval(score["wider"], score["alone"]).low > 0
+
+
+# ----------------------------------------------------------------------------------------------- exercises
+
+
+def said(check, attempt, what, capsys):
+    check(attempt, what)
+    return capsys.readouterr().out.strip()
+
+
+BYTES = {
+    "✓ bytes": lambda n, bits: n * bits / 8,
+    "these are bits": lambda n, bits: n * bits,
+    "more bits take more bytes": lambda n, bits: n / (bits / 8),
+    "four bytes a number": lambda n, bits: 4 * n,
+    "the result differs": lambda n, bits: n * bits / 8 + 1000,
+    "not attempted": lambda n, bits: None,
+}
+PARAMETERS = {
+    "✓ parameters": lambda sizes: sum((a + 1) * b for a, b in pairwise(sizes)),
+    "the biases are missing": lambda sizes: sum(a * b for a, b in pairwise(sizes)),
+    "not to an input": lambda sizes: sum(a * (b + 1) for a, b in pairwise(sizes)),
+    "one bias a layer is too few": lambda sizes: sum(a * b + 1 for a, b in pairwise(sizes)),
+    "only the first layer": lambda sizes: (sizes[0] + 1) * sizes[1],
+    "the result differs": lambda sizes: sum(sizes),
+    "not attempted": lambda sizes: ...,
+}
+
+
+@pytest.mark.parametrize("hint", BYTES)
+def test_check_of_the_bytes(hint, capsys):
+    assert hint in said(checks.cost, BYTES[hint], "bytes", capsys)
+
+
+@pytest.mark.parametrize("hint", PARAMETERS)
+def test_check_of_the_parameters(hint, capsys):
+    assert hint in said(checks.cost, PARAMETERS[hint], "parameters", capsys)
+
+
+@pytest.mark.parametrize("what, given", [("bytes", BYTES), ("parameters", PARAMETERS)])
+def test_every_hint_is_reached(what, given, monkeypatch):
+    """Each foreseen mistake is in the table above: as many hints as the check has, beside the three others."""
+    seen = []
+    monkeypatch.setattr("companion.checks.concepts.compare", lambda *args: seen.extend(args[4]))
+    checks.cost(None, what)
+    pieces = [piece for piece in given if any(piece in hint for hint in seen)]
+    assert len(pieces) == len(seen) == len(given) - 3
