@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PEERS  ?= .venv-peers
+EXTRAS ?= peers
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 PAGES  := _build/html/index.html
@@ -13,7 +14,7 @@ STRICT ?= -W -n --keep-going
 # One thread a process: two would fight over the cores, and the last bits would change.
 export OMP_NUM_THREADS = 1
 
-.PHONY: book test test-unit test-notebooks test-seeds test-peers bench run lint serve lab clean help
+.PHONY: book test test-unit test-notebooks test-seeds test-pages test-peers bench run lint serve lab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
@@ -37,9 +38,14 @@ book: $(PAGES)  ## build the pages
 
 test: test-unit test-notebooks  ## unit tests, then every notebook again, compared with its outputs
 	@echo "All tests passed: tests/ and $(words $(NOTEBOOKS)) notebooks."
+	@echo "Left to others: tests/pages to make test-pages (needs Chromium), tests/peers to make test-peers."
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore=tests/pages
+
+test-pages: book  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
+	$(BIN)/python -m pytest tests/pages -n 2
 
 test-notebooks: $(READY)  ## nbval over every notebook
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --durations=8 \
@@ -50,7 +56,7 @@ test-seeds: $(READY)  ## every notebook's claims under five other seeds (about 2
 
 test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of its own
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[peers]'
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
 	$(PEERS)/bin/python -m pytest tests/peers
 
 bench: $(READY)  ## time of each loss as a multiple of F.kl_div's
