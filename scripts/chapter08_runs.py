@@ -1,0 +1,147 @@
+"""The long runs of chapter 8: what keeps a student from its teacher, the price of a badly chosen T, a biased teacher.
+
+    python scripts/chapter08_runs.py     # resumes where it stopped; about 10 minutes on one core
+
+Learning rates are chosen on validation with seeds 100 to 102; seeds 0 to 9 are reported on test. Seed s has
+its own initial weights, its own images and its own teacher.
+"""
+
+from functools import lru_cache, partial
+from itertools import product
+
+import numpy as np
+import torch
+from results import run_all
+from torch import Tensor
+
+from companion.data import Split, fashion, fashion_teacher
+from companion.losses import distillation_loss
+from companion.metrics import accuracy, agreement
+from companion.models import MLP, ConvNet
+from companion.training import fit, hard_loss, teacher_logits
+
+TUNING, REPORTED = (100, 101, 102), range(10)
+torch.set_num_threads(1)
+TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
+TEACHERS = [fashion_teacher(i) for i in range(10)]
+
+
+def soft(T: float):
+    return partial(distillation_loss, T=T, alpha=1)
+
+
+def choose_rate(name: str, about: str, one, score: str, rates: tuple, setting: dict) -> None:
+    """Every rate on the tuning seeds, then the one with the best mean validation score on the others."""
+    rows = run_all(name, about, [{**setting, "lr": r, "seed": s} for r in rates for s in TUNING], one)
+    kept = np.all([rows[k] == v for k, v in setting.items()] + [np.isin(rows["seed"], TUNING)], axis=0)
+    best = max(rates, key=lambda r: rows[score][kept & (rows["lr"] == r)].mean())
+    run_all(name, about, [{**setting, "lr": best, "seed": s} for s in REPORTED], one)
+
+
+def part_of(seed: int) -> Split:
+    return VAL if seed in TUNING else TEST
+
+
+# ------------------------------------------------------------------------------------------- what is passed on
+
+
+def follow_one(change: str, lr: float, seed: int) -> dict:
+    """A student of 1000 images, 300 steps and width 4, with one of the three (or two) made larger."""
+    images = TRAIN if "images" in change else TRAIN.sample(100, seed)
+    steps = 1200 if "steps" in change else 300
+    student = ConvNet(16 if "width" in change else 4, dropout=0.0, seed=seed)
+    teacher, part = TEACHERS[seed % 10], part_of(seed)
+    v = teacher_logits(teacher, images.x)
+    loss = hard_loss if change == "labels" else soft(4)
+    fit(student, images, loss, v, steps=steps, lr=lr, seed=seed)
+    z, seen = teacher_logits(student, part.x), teacher_logits(student, images.x)
+    alike, right = agreement(z, teacher_logits(teacher, part.x)), accuracy(z, part.y)
+    return {"agreement": alike, "accuracy": right, "on_training_images": agreement(seen, v)}
+
+
+def following() -> None:
+    about = (
+        "Agreement with the teacher and accuracy (%) of a student with one thing more; seeds 0 to 9 on test"
+    )
+    for change in ("labels", "none", "steps", "width", "images", "images and steps"):
+        rates = (0.001, 0.003, 0.01, 0.03, 0.1)
+        choose_rate("08_following", about, follow_one, "agreement", rates, {"change": change})
+
+
+# ----------------------------------------------------------------------------------------------- the temperature
+
+
+def temperature_one(width: int, per_class: int, T: float, lr: float, seed: int) -> dict:
+    """An MLP taught at T; on 100 and on all validation images, and (reported seeds only) on test."""
+    images, student = TRAIN.sample(per_class, seed), MLP(784, width, 10, seed=seed)
+    fit(student, images, soft(T), teacher_logits(TEACHERS[seed % 10], images.x), steps=600, lr=lr, seed=seed)
+    z = teacher_logits(student, VAL.x)
+    few = torch.randperm(len(VAL), generator=torch.Generator().manual_seed(seed))[:100]
+    test = float("nan") if seed in TUNING else accuracy(teacher_logits(student, TEST.x), TEST.y)
+    return {"val": accuracy(z, VAL.y), "val100": accuracy(z[few], VAL.y[few]), "test": test}
+
+
+def temperature() -> None:
+    about = "Accuracy (%) of MLP(784, width, 10), 600 steps at temperature T, α = 1; seeds 0 to 9"
+    for width, per_class, T in product((8, 128), (10, 300), (1.0, 2.0, 4.0, 8.0, 16.0)):
+        setting = {"width": width, "per_class": per_class, "T": T}
+        choose_rate("08_temperature", about, temperature_one, "val", (0.0003, 0.001, 0.003, 0.01, 0.03), setting)
+
+
+# ------------------------------------------------------------------------------------------------------ fairness
+
+
+def biased_split(seed: int) -> tuple[Split, Split, Tensor]:
+    """1000 balanced images for the student; of the others a 100 : 1 long tail for its teacher; log shares."""
+    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
+    labels = TRAIN.y[order]
+    by_class = [order[labels == c] for c in range(10)]
+    mine = torch.cat([index[:100] for index in by_class])
+    rank = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
+    counts = (700 * 100 ** (-rank / 9)).round().int().tolist()
+    others = torch.cat([index[100 : 100 + n] for index, n in zip(by_class, counts, strict=True)])
+    counts = torch.tensor(counts, dtype=torch.float)
+    return TRAIN[mine], TRAIN[others], (counts / counts.sum()).log()
+
+
+@lru_cache(maxsize=16)
+def biased(seed: int):
+    """A student's images, a ConvNet(16) that learnt on the long tail, and the log shares of its classes."""
+    mine, tail, log_prior = biased_split(seed)
+    teacher = ConvNet(16, seed=seed)
+    fit(teacher, tail, steps=300, lr=5e-3, seed=seed)
+    return mine, teacher, log_prior
+
+
+def fair_one(kind: str, lr: float, seed: int) -> dict:
+    """The accuracy of each class, rarest first in the teacher's training set."""
+    (mine, teacher, log_prior), part = biased(seed), part_of(seed)
+    v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
+    loss = {
+        "alone": hard_loss,
+        "taught": soft(4),
+        "half labels": partial(distillation_loss, T=4, alpha=0.5),
+        "corrected": soft(4),
+    }
+    if kind == "corrected":
+        v = v - log_prior
+    if kind == "teacher":
+        student = teacher
+    else:
+        fit(student, mine, loss[kind], v, steps=300, lr=lr, seed=seed)
+    z = teacher_logits(student, part.x)
+    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
+    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+
+
+def fairness() -> None:
+    about = "Accuracy (%), of all and by class, rarest first for the teacher; ConvNet(4), 1000 images; seeds 0 to 9"
+    run_all("08_fairness", about, [{"kind": "teacher", "lr": 0.0, "seed": s} for s in REPORTED], fair_one)
+    for kind in ("alone", "taught", "half labels", "corrected"):
+        choose_rate("08_fairness", about, fair_one, "accuracy", (0.001, 0.003, 0.01, 0.03, 0.1), {"kind": kind})
+
+
+if __name__ == "__main__":
+    following()
+    fairness()
+    temperature()
