@@ -1,0 +1,132 @@
+"""The table of exercises against the notebooks, and `python -m companion.checks` on files of answers."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from companion.checks import __main__ as command
+from companion.checks._exercises import EXERCISES, LEVELS
+from tests.test_notebooks import CHAPTERS, cells, tags
+
+
+def solution(exercise) -> str:
+    """The code of the exercise's chapter up to its solution, with the function under the exercise's name."""
+    path = next(p for p in CHAPTERS if p.stem == exercise.chapter)
+    following = False
+    for cell in cells(path):
+        if cell.cell_type == "markdown" and f"{{solution-start}} {exercise.label}\n" in cell.source:
+            following = True
+        if following and "solution" in tags(cell):
+            code = re.sub(r"^checks\..*", "", cell.source, flags=re.M)
+            name = re.findall(r"^def (\w+)", code, re.M)[-1]
+            return f"{code}\n{exercise.name} = {name}\n"
+    raise AssertionError(f"{exercise.label}: no solution in {path.stem}")
+
+
+IMPORTS = """
+from itertools import pairwise
+import torch
+import torch.nn.functional as F
+from companion.losses import distillation_loss as _distillation_loss, soften as _soften
+"""
+
+
+def whole_file() -> str:
+    parts = [IMPORTS]
+    for exercise in EXERCISES:
+        # An answer may use the package's function of the name that another answer defines.
+        parts += ["soften, distillation_loss = _soften, _distillation_loss", solution(exercise)]
+        parts.append(f"found_{exercise.name} = {exercise.name}")
+    return "\n".join([*parts, *(f"{e.name} = found_{e.name}" for e in EXERCISES)])
+
+
+def test_the_table_lists_every_exercise_in_its_order():
+    listed = [(e.chapter, e.label) for e in EXERCISES]
+    found = [
+        (path.stem, label)
+        for path in CHAPTERS
+        for cell in cells(path, "markdown")
+        for label in re.findall(r"\{exercise\}.*\n:label: (ex-[\w-]+)", cell.source)
+    ]
+    assert listed == found, "companion/checks/_exercises.py and the notebooks differ"
+
+
+def test_levels_and_topics():
+    assert {e.level for e in EXERCISES} == set(LEVELS)
+    assert len({e.topic for e in EXERCISES}) <= 8
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+def test_the_notebook_checks_with_the_same_check(exercise, capsys):
+    def stub(*args):
+        raise NotImplementedError
+
+    exercise.check(stub)
+    said = capsys.readouterr().out
+    path = next(p for p in CHAPTERS if p.stem == exercise.chapter)
+    outputs = [o.text for c in cells(path, "code") if "exercise" in tags(c) for o in c.outputs]
+    assert said in outputs
+
+
+def run(*arguments, cwd=None):
+    command = [sys.executable, "-m", "companion.checks", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_the_solutions_pass(tmp_path):
+    file = tmp_path / "answers.py"
+    file.write_text(whole_file())
+    done = run(file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    n = len(EXERCISES)
+    assert done.stdout.splitlines()[-1] == f"{n} of {n} solved, 0 wrong"
+    assert done.stdout.count("✓") == n
+
+
+def test_a_wrong_answer_gets_its_hint_and_exit_code_1(tmp_path, capsys):
+    file = tmp_path / "answers.py"
+    file.write_text(
+        "def soften(z, T):\n    print('✓ cheat')\n    return z.softmax(-1)\n"
+        "def kd_loss(z, v):\n    return 0\n"
+        "def entropy(p):\n    raise NotImplementedError\n"
+        "storage = 3\n"
+    )
+    assert command.main([str(file)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "✗ soften: T is ignored: divide the logits by T." in said
+    assert any(line.startswith("✗ kd_loss: it stopped with TypeError:") for line in said)
+    assert "○ entropy: not attempted" in said and "○ storage: not attempted" in said
+    assert said[-1] == f"0 of {len(EXERCISES)} solved, 2 wrong"
+
+
+def test_an_empty_file_is_not_wrong(tmp_path, capsys):
+    (tmp_path / "answers.py").write_text("")
+    assert command.main([str(tmp_path / "answers.py")]) == 0
+    assert capsys.readouterr().out.count("○") == len(EXERCISES)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "there is no such file"),
+        ("def soften(:\n", "line 1: invalid syntax"),
+        ("x = 1\nimport no_such_module\n", "(line 2), ModuleNotFoundError: No module named 'no_such_module'"),
+        ("1 / 0\n", "(line 1), ZeroDivisionError"),
+    ],
+)
+def test_a_file_that_cannot_run_says_why(tmp_path, capsys, text, reason):
+    file = tmp_path / "answers.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        command.main([str(file)])
+    assert stopped.value.code == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_list_names_them_all(capsys):
+    assert command.main(["--list"]) == 0
+    said = capsys.readouterr().out
+    assert all(e.name in said for e in EXERCISES)
