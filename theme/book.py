@@ -47,6 +47,7 @@ def copy_mathjax(app) -> None:
 
 
 def setup(app) -> dict:
+    app.setup_extension("figures")
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

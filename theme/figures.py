@@ -1,0 +1,63 @@
+"""Each SVG figure in two copies, one for light pages and one for dark ones.
+
+`companion.plotting` draws in middle tones, which Jupyter can show on either background. As text they are too
+pale for one of the two, so the book substitutes the five colours: in the light copy darker ones, in the dark copy lighter ones.
+They are the ones of static/book.css.
+"""
+
+import re
+from pathlib import Path
+
+# drawn → on a light page, on a dark page
+COLOURS = {
+    "#2f7fc1": ("#1b66a8", "#6cb4ee"),  # teacher
+    "#d55e00": ("#b34700", "#ff9a4d"),  # student
+    "#7f7f7f": ("#666666", "#a9a9a9"),  # baseline
+    "#b4559b": ("#9a3f82", "#e08fcb"),  # article
+    "#767676": ("#4c545f", "#b9c1cc"),  # ink
+}
+DRAWN = re.compile("|".join(COLOURS), re.I)
+IMAGE = re.compile(r'<img\b[^>]*\bsrc="[^"]*_images/[^"/]+(\.svg)"[^>]*>')
+
+
+def recoloured(svg: str, dark: bool) -> str:
+    """The figure with each of the book's colours replaced by its light or dark page's tone."""
+    return DRAWN.sub(lambda found: COLOURS[found[0].lower()][dark], svg)
+
+
+def pair(found: re.Match) -> str:
+    """One <img> as two, of which the theme shows one."""
+    tag, start = found[0], found.start()
+    dark = tag[: found.start(1) - start] + ".dark.svg" + tag[found.end(1) - start :]
+    return _classed(tag, "only-light") + _classed(dark, "only-dark")
+
+
+def _classed(tag: str, name: str) -> str:
+    lazy = tag.replace("<img", '<img loading="lazy"', 1)
+    if 'class="' in lazy:
+        return lazy.replace('class="', f'class="{name} ', 1)
+    return lazy.replace("<img", f'<img class="{name}"', 1)
+
+
+def show_both(app, pagename, templatename, context, doctree) -> None:
+    if app.builder.format == "html" and app.builder.name != "epub" and "body" in context:
+        context["body"] = IMAGE.sub(pair, context["body"])
+
+
+def write_both(app, exception) -> None:
+    if exception or app.builder.format != "html":
+        return
+    for path in (Path(app.outdir) / "_images").glob("*.svg"):
+        svg = path.read_text(encoding="utf-8")
+        # A copy made by an earlier build has no drawn colour left, and its dark sister stands beside it.
+        sister = path.with_suffix(".dark.svg")
+        if path.name.endswith(".dark.svg") or (sister.exists() and not DRAWN.search(svg)):
+            continue
+        sister.write_text(recoloured(svg, dark=True), encoding="utf-8")
+        path.write_text(recoloured(svg, dark=False), encoding="utf-8")
+
+
+def setup(app) -> dict:
+    app.connect("html-page-context", show_both)
+    app.connect("build-finished", write_both)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
