@@ -1,0 +1,67 @@
+"""Exercises on other people's conventions (chapter 7)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ._compare import compare
+
+
+def same_training(attempt: Callable[[float, float, int, float, int], tuple[float, float]]) -> None:
+    """Checks attempt(hard, soft, k, T, m) → (alpha, scale), eq-same-training."""
+
+    def answer(hard, soft, k, T, m):
+        return _pair(hard, soft * T ** (k - 2) / m)
+
+    compare(
+        "same_training", attempt, lambda *case: torch.stack(answer(*case)),
+        [(0.3, 0.7, 2, 4.0, 1), (1.0, 2.0, 0, 4.0, 1), (0.5, 0.5, 2, 2.0, 10), (0.2, 0.9, 0, 3.0, 5)],
+        {
+            "α is on the hard term: here it weighs the soft one.": _swapped(answer),
+            "T² is left out: where k = 0 the soft weight acts as soft / T².":
+                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft / m)),
+            "T^k alone is too large: our soft term has T² already, so T^(k − 2) is left.":
+                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T**k / m)),
+            "the extra divisor m is left out: with `mean` it is the number of classes.":
+                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T ** (k - 2))),
+            "the extra divisor makes the soft term smaller: divide by m.":
+                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T ** (k - 2) * m)),
+            "the two weights of our loss sum to 1: divide by their sum, and keep the sum as the scale.":
+                lambda hard, soft, k, T, m: torch.tensor([soft * T ** (k - 2) / m, 1.0], dtype=torch.double),
+            "the scale is missing: our loss is theirs divided by the sum of both weights.":
+                lambda *case: torch.stack([answer(*case)[0], torch.ones((), dtype=torch.double)]),
+        },
+    )  # fmt: skip
+
+
+def mean_over_batchmean(attempt: Callable[[tuple[int, ...]], float]) -> None:
+    """Checks attempt(shape) → KL a counted row over F.kl_div(reduction="mean"), eq-kl-div-mean."""
+
+    def number(of):
+        return lambda shape: torch.tensor(float(of(shape)))
+
+    compare(
+        "mean_over_batchmean", attempt, number(lambda s: s[-1]), [((8, 10),), ((2, 3, 7),), ((4, 5),)],
+        {
+            "`batchmean` divides by the first dimension alone: for tokens that is not the number of rows.":
+                number(lambda s: torch.Size(s).numel() / s[0]),
+            "this turns the factor round: `mean` is the smaller one.": number(lambda s: 1 / s[-1]),
+            "this is the number of rows, by which both divide.": number(lambda s: torch.Size(s[:-1]).numel()),
+            "this is the number of all entries, by which `mean` divides: the rows stay in both.":
+                number(lambda s: torch.Size(s).numel()),
+        },
+    )  # fmt: skip
+
+
+def _pair(hard: float, soft: float) -> tuple[Tensor, Tensor]:
+    hard, soft = torch.tensor([hard, soft], dtype=torch.double)
+    return soft / (hard + soft), hard + soft
+
+
+def _swapped(answer: Callable) -> Callable:
+    def wrong(*case):
+        alpha, scale = answer(*case)
+        return torch.stack([1 - alpha, scale])
+
+    return wrong

@@ -1,0 +1,90 @@
+"""Each line of chapters/results/07_conventions.csv and each column of 07_faults.csv, measured again.
+
+What is not installed is skipped: torchdistill comes with the extra `peers`, the others with `peers-llm`.
+"""
+
+import csv
+import importlib
+
+import pytest
+import torch
+
+from scripts.chapter07_conventions import (
+    FAULTS,
+    FOLDER,
+    MARK,
+    PEERS,
+    as_fault_loss,
+    draw,
+    fault,
+    installed,
+    measure,
+)
+
+
+def lines(name):
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+ROWS = {row["library"]: row for row in lines("07_conventions")}
+COLUMNS = lines("07_faults")
+
+
+def need(name):
+    if not installed(PEERS[name]):
+        pytest.skip(f"{PEERS[name].package} is not installed")
+
+
+def test_the_files_hold_every_library():
+    assert list(ROWS) == list(PEERS)
+    assert list(COLUMNS[0]) == ["case", "this book", *FAULTS]
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_line_is_still_true(name):
+    need(name)
+    found, written = measure(name), ROWS[name]
+    assert {k: v for k, v in found.items() if k != "version"} == {
+        k: v for k, v in written.items() if k != "version"
+    }
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_column_of_faults_is_still_true(name):
+    need(name)
+    suite = as_fault_loss(name)
+    found = {row["case"]: MARK.get(fault(row["case"], suite), "fail") for row in COLUMNS}
+    assert found == {row["case"]: row[name] for row in COLUMNS}
+
+
+def test_keras_with_its_default_compares_logits_as_if_they_were_probabilities():
+    """The string "kl_divergence" becomes a function, and only the class KLDivergence is given a softmax."""
+    name = "Keras LogitsDistillation, default"
+    need(name)
+    z, v = draw(8, 5)
+    clipped = [(x / 2).clamp(1e-7, 1) for x in (z, v)]
+    expected = (clipped[1] * (clipped[1] / clipped[0]).log()).sum(-1).mean()
+    assert float(PEERS[name].soft(z, v, 2.0, None)) == pytest.approx(float(expected), rel=1e-4)
+    assert float(PEERS[name].soft(z, z + 1, 2.0, None)) > 0.1  # one and the same distribution, and not 0
+
+
+def test_liger_pads_a_smaller_vocabulary_with_logits_of_0():
+    need("Liger fused JSD")
+    z, v = draw(8, 5)
+    more = torch.cat([v, v], 1)
+    padded = torch.cat([z, torch.zeros_like(z)], 1)
+    soft = PEERS["Liger fused JSD"].soft
+    assert float(soft(z, more, 2.0, None)) == pytest.approx(float(soft(padded, more, 2.0, None)), rel=1e-6)
+
+
+def test_trl_asks_for_labels_or_divides_by_the_sequences():
+    """Without labels its "batchmean" divides by B; with labels, as in its own trainer, by the counted tokens."""
+    need("TRL GKDTrainer")
+    z, v = draw(2, 3, 5)
+    call = PEERS["TRL GKDTrainer"].soft
+    counted = call(z, v, 1.0, torch.ones(2, 3, dtype=torch.bool))
+    assert float(call(z, v, 1.0, None)) == pytest.approx(3 * float(counted))
+    trainer = importlib.import_module("trl.experimental.gkd").GKDTrainer
+    mean = trainer.generalized_jsd_loss(z, v, None, 0.5, 1.0, "mean")
+    assert float(mean) == pytest.approx(float(counted) / 5)
