@@ -8,7 +8,7 @@ import pytest
 
 from companion.checks import __main__ as command
 from companion.checks._exercises import EXERCISES, LEVELS
-from tests.test_notebooks import CHAPTERS, cells, tags
+from tests.test_notebooks import CHAPTERS, ROOT, cells, tags
 
 
 def solution(exercise) -> str:
@@ -56,6 +56,12 @@ def test_the_table_lists_every_exercise_in_its_order():
 def test_levels_and_topics():
     assert {e.level for e in EXERCISES} == set(LEVELS)
     assert len({e.topic for e in EXERCISES}) <= 8
+
+
+def test_the_page_has_each_level():
+    page = (ROOT / "reference/exercises.md").read_text()
+    for level, text in LEVELS.items():
+        assert f"## Level {level}: {text}\n\n```{{exercise-list}} {level}\n" in page
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)

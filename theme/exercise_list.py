@@ -1,0 +1,35 @@
+"""The list of exercises, made at each build from the table that `python -m companion.checks` uses.
+
+```{exercise-list} 2
+```
+lists those of level 2 by topic, each with a link to its place; `progress.js` puts a box before each.
+"""
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+from companion.checks._exercises import EXERCISES
+
+
+class ExerciseList(SphinxDirective):
+    required_arguments = 1
+
+    def run(self):
+        level = int(self.arguments[0])
+        rows = sorted((e for e in EXERCISES if e.level == level), key=lambda e: e.topic)
+        lines = ["| topic | exercise | function | chapter |", "|---|---|---|---|"]
+        for e in rows:
+            exercise = f"{{ref}}`{e.label}`"
+            lines.append(f"| {e.topic} | {exercise} | `{e.name}` | {{doc}}`/chapters/{e.chapter}` |")
+        container = nodes.container()
+        self.state.nested_parse(StringList(lines, "exercise-list"), self.content_offset, container)
+        for table in container.children:
+            table["classes"].append("exercise-list")
+        return container.children
+
+
+def setup(app) -> dict:
+    app.add_directive("exercise-list", ExerciseList)
+    app.add_js_file("progress.js", loading_method="defer")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
