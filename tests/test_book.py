@@ -86,3 +86,30 @@ def test_every_citation_is_listed_and_every_entry_cited():
     }
     entries = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "reference/references.bib").read_text(), re.M))
     assert cited == entries
+
+
+def mapped():
+    """The rows of the front page's map: chapter → its subsections, number and name."""
+    rows = re.findall(
+        r"^\| \d [^|:]+: ([^|]+) \| \{doc\}`chapters/(\w+)`", (ROOT / "index.md").read_text(), re.M
+    )
+    return {stem: names.strip().split("; ") for names, stem in rows}
+
+
+def test_the_map_names_every_section_of_every_chapter_of_part_one():
+    """What the map says is what the chapters' headings say, for the article's nine sections."""
+    found = {
+        path.stem: re.findall(r"^## (\d\.\d .+)$", PAGES[path], re.M) for path in CHAPTERS if path.stem < "10"
+    }
+    assert mapped() == found
+
+
+def test_no_chapter_of_part_one_needs_a_later_one():
+    """Its "Needs" and "What to know first" name earlier chapters only."""
+    for path in CHAPTERS:
+        own = int(path.stem[:2])
+        needs = "\n".join(re.findall(r"(?:\*\*Needs:\*\*|What to know first:).*", PAGES[path]))
+        named = [
+            int(n) for n in re.findall(r"\{doc\}`(\d\d)_", needs) + re.findall(r"chapters? (\d+)", needs)
+        ]
+        assert all(n < own for n in named), (path.stem, needs)
