@@ -1,13 +1,15 @@
 """One training loop for teachers and students, and the teacher's outputs, computed once."""
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._many import check_alike, each, stack, unstack
 from .data import Split
 from .metrics import accuracy
 
@@ -92,6 +94,74 @@ def fit(
         return history
     student.load_state_dict(best[2])
     return History(history.loss, history.val_steps, history.val_accuracy, best[1])
+
+
+def fit_many(
+    students: Sequence[nn.Module],
+    train: Split | Sequence[Split],
+    loss: Loss | Sequence[Loss] = hard_loss,
+    teacher: nn.Module | Tensor | Sequence | None = None,
+    *,
+    steps: int,
+    lr: float,
+    seeds: Sequence[int],
+    batch_size: int = 100,
+    weight_decay: float = 0.01,
+    transform: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+) -> list[History]:
+    """Train students of one kind in place, all at once: what `fit` makes of each with its seed, to rounding.
+
+    It pays where a step is mostly overhead: small MLPs. It does not for `ConvNet`, whose convolutions are no
+    faster together (benchmarks/README.md has the ratios): there call `fit` in a loop.
+
+    Args:
+        students: alike but for their weights; batch norm keeps each student's own averages.
+        train, loss, teacher: as in `fit`, one for all students or a list, one for each. Temperature and α of
+            its own: `[partial(distillation_loss, T=T, alpha=a) for T, a in ...]`.
+        seeds: one a student, of its batches and of its `transform`.
+        steps, lr, batch_size, weight_decay, transform: as in `fit`, the same for all.
+
+    Returns:
+        A History a student. There is no validation on the way. The students are left in eval mode.
+
+    Raises:
+        ValueError: as `fit`; students that are not alike or have dropout, whose draws could not be those of
+            `fit`; a list that is not one for each; batches of different sizes.
+        FloatingPointError: a loss is no longer finite; names student and step. No student is changed then.
+    """
+    n = len(students)
+    check_alike(students)
+    named = (("train splits", train), ("losses", loss), ("teachers", teacher), ("seeds", list(seeds)))
+    splits, losses, teachers, seeds = (each(name, value, n) for name, value in named)
+    for split, one in zip(splits, teachers, strict=True):
+        _check_run(split, one, transform, steps, batch_size, 1)
+    if len({min(batch_size, len(split)) for split in splits}) > 1:
+        raise ValueError(f"splits of {sorted(map(len, splits))} examples give batches of different sizes.")
+    state, forward = stack(students)
+    optimiser = torch.optim.AdamW(
+        [x for x in state.values() if x.requires_grad], lr=lr, weight_decay=weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    batches = [_batches(len(s), batch_size, steps, g) for s, g in zip(splits, generators, strict=True)]
+    history = [History([], [], [], steps) for _ in students]
+    for index in zip(*batches, strict=True):
+        parts = [split[i] for split, i in zip(splits, index, strict=True)]
+        xs = [p.x if transform is None else transform(p.x, g) for p, g in zip(parts, generators, strict=True)]
+        taught = [_teach(*asked) for asked in zip(teachers, xs, index, strict=True)]
+        rows = zip(losses, forward(torch.stack(xs)).unbind(), taught, parts, strict=True)
+        values = [one(z, v, part.y) for one, z, v, part in rows]
+        for i, (past, value) in enumerate(zip(history, values, strict=True)):
+            past.loss.append(value.item())
+            if not math.isfinite(past.loss[-1]):
+                where = f"student {i} at step {len(past.loss)}"
+                raise FloatingPointError(f"the loss is {past.loss[-1]}, {where}: lower lr = {lr}.")
+        optimiser.zero_grad()
+        torch.autograd.backward(values)
+        optimiser.step()
+        schedule.step()
+    unstack(state, students)
+    return history
 
 
 @torch.no_grad()

@@ -1,0 +1,165 @@
+"""Many students at once are the students that `fit` makes one by one."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from companion.data import Split
+from companion.losses import dist_loss, distillation_loss, kd_loss
+from companion.models import MLP, ConvNet
+from companion.training import fit, fit_many, hard_loss, jitter, teacher_logits
+from tests.test_training import Noisy, blobs, soft
+
+RUN = {"steps": 30, "lr": 1e-2, "batch_size": 8}
+SEEDS = [3, 1, 4]
+
+
+def double(split):
+    return Split(split.x.double(), split.y)
+
+
+def images(n=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 10
+    return Split(torch.randn(n, 1, 28, 28, generator=generator, dtype=torch.double), y)
+
+
+def both(make, train, loss, teacher=None, **more):
+    """Students and histories by `fit_many`, and by `fit`, which gets one of each list."""
+    together, alone = ([make(s).double() for s in SEEDS] for _ in range(2))
+    histories = fit_many(together, train, loss, teacher, seeds=SEEDS, **RUN, **more)
+
+    def of(value, i):
+        return value[i] if isinstance(value, list) else value
+
+    for i, (student, seed) in enumerate(zip(alone, SEEDS, strict=True)):
+        single = fit(student, of(train, i), of(loss, i), of(teacher, i), seed=seed, **RUN, **more)
+        assert histories[i].loss == pytest.approx(single.loss, rel=1e-7, abs=1e-9)
+        assert (histories[i].best_step, histories[i].val_steps) == (single.best_step, [])
+        assert not together[i].training
+        for (name, a), b in zip(together[i].state_dict().items(), student.state_dict().values(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9, msg=lambda text, name=name: name + text)
+    assert not torch.equal(*(next(student.parameters()) for student in together[:2]))
+
+
+OWN = [partial(distillation_loss, T=T, alpha=a) for T, a in [(1, 0.2), (4, 0.9), (20, 1.0)]]
+
+
+def test_mlps_with_their_own_temperature_and_alpha():
+    train = double(blobs(37))
+    v = torch.randn(37, 2, dtype=torch.double)
+    both(lambda s: MLP(4, 8, 6, 2, seed=s), train, OWN, v)
+
+
+def test_mlps_with_their_own_images_and_teachers_and_one_without():
+    trains = [double(blobs(40, seed)) for seed in SEEDS]
+    teachers = [MLP(4, 9, 2, seed=9).double(), None, torch.randn(40, 2, dtype=torch.double)]
+    both(lambda s: MLP(4, 8, 2, seed=s), trains, [soft, hard_loss, soft], teachers)
+
+
+@pytest.mark.parametrize("train, batch", [(images(), 24), (images(5), 5)])
+def test_convnets_with_their_own_running_averages(train, batch):
+    v = 3 * torch.randn(len(train), 10, dtype=torch.double)
+    both(lambda s: ConvNet(2, dropout=0.0, seed=s), train, OWN, v)
+
+
+def test_a_transform_draws_from_the_seed_and_the_teacher_sees_what_it_makes():
+    teacher = ConvNet(2, seed=7).double()
+    both(lambda s: ConvNet(2, dropout=0.0, seed=s), images(), soft, teacher, transform=jitter(2))
+
+
+def test_a_loss_over_the_batch_stays_within_its_student():
+    v = torch.randn(40, 2, dtype=torch.double)
+    both(lambda s: MLP(4, 8, 2, seed=s), double(blobs()), lambda z, v, y: dist_loss(z, v, 2.0), v)
+
+
+def test_any_module_and_a_frozen_part():
+    def make(seed):
+        model = nn.Sequential(MLP(4, 8, seed=seed), nn.BatchNorm1d(8), nn.Tanh(), MLP(8, 2, seed=seed))
+        model[0].requires_grad_(False)
+        return model
+
+    both(make, double(blobs()), soft, Noisy().double())
+
+
+def test_in_single_precision_they_agree_to_rounding_at_first():
+    train, v = blobs(), teacher_logits(MLP(4, 9, 2, seed=9), blobs().x)
+    together = [MLP(4, 8, 2, seed=s) for s in SEEDS]
+    found = fit_many(together, train, soft, v, seeds=SEEDS, **RUN)
+    for seed, history in zip(SEEDS, found, strict=True):
+        alone = fit(MLP(4, 8, 2, seed=seed), train, soft, v, seed=seed, **RUN)
+        assert history.loss == pytest.approx(alone.loss, rel=1e-3, abs=1e-5)
+
+
+def test_the_global_generator_is_left_alone():
+    state = torch.random.get_rng_state()
+    fit_many([MLP(4, 2, seed=s) for s in SEEDS], blobs(), seeds=SEEDS, **RUN)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+# -------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    "others, match",
+    [
+        ([], "got none"),
+        ([MLP(4, 2), MLP(4, 3, 2)], "student 1 is not built like"),
+        ([MLP(4, 2), nn.Linear(4, 2)], "student 1 is not built like"),
+        ([MLP(4, 2), MLP(4, 2).double()], "student 1 is not built like"),
+        ([nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.3))], "draws at random"),
+        ([ConvNet(2)], r"Dropout\(p=0.2.* use `fit`"),
+    ],
+)
+def test_students_that_cannot_be_stacked_are_refused(others, match):
+    with pytest.raises(ValueError, match=match):
+        fit_many(others, blobs(), seeds=range(len(others)), **RUN)
+
+
+def test_one_student_twice_is_refused():
+    student = MLP(4, 2)
+    with pytest.raises(ValueError, match="one twice"):
+        fit_many([student, student], blobs(), seeds=[0, 1], **RUN)
+
+
+@pytest.mark.parametrize(
+    "bad, match",
+    [
+        ({"seeds": [0]}, "1 seeds for 2 students"),
+        ({"loss": [soft] * 3}, "3 losses for 2 students"),
+        ({"train": [blobs()]}, "1 train splits for 2"),
+        ({"teacher": [None] * 3}, "3 teachers for 2"),
+        ({"train": [blobs(40), blobs(5)]}, r"\[5, 40\] examples give batches of different sizes"),
+        ({"teacher": torch.zeros(39, 2)}, r"39 rows .* 40"),
+        ({"teacher": torch.zeros(40, 2), "transform": lambda x, g: x}, "cached"),
+        ({"steps": 0}, "nothing to do"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(bad, match):
+    with pytest.raises(ValueError, match=match):
+        fit_many([MLP(4, 2), MLP(4, 2)], **{"train": blobs(), "seeds": [0, 1], **RUN, **bad})
+
+
+def test_a_loss_that_is_not_finite_names_student_and_step_and_changes_nobody():
+    students = [MLP(4, 2, seed=s) for s in SEEDS]
+    before = [next(s.parameters()).clone() for s in students]
+    broken = blobs()
+    broken.x[:] = math.nan
+    with pytest.raises(FloatingPointError, match="student 1 at step 1"):
+        fit_many(students, [blobs(), broken, blobs()], seeds=SEEDS, **RUN)
+    assert all(torch.equal(a, next(s.parameters())) for a, s in zip(before, students, strict=True))
+
+
+def test_a_students_loss_reaches_no_other_student():
+    def nothing(z, v, y):
+        return 0 * z.sum()
+
+    students = [MLP(4, 2, seed=s) for s in SEEDS]
+    before = [next(s.parameters()).clone() for s in students]
+    losses = [nothing, hard_loss, lambda z, v, y: kd_loss(z, z.detach())]
+    fit_many(students, blobs(), losses, seeds=SEEDS, weight_decay=0.0, **RUN)
+    moved = [not torch.equal(a, next(s.parameters())) for a, s in zip(before, students, strict=True)]
+    assert moved == [False, True, False]
