@@ -1,6 +1,6 @@
 """The long runs of chapter 8: what keeps a student from its teacher, the price of a badly chosen T, a biased teacher.
 
-    python scripts/chapter08_runs.py     # resumes where it stopped; about 10 minutes on one core
+    python scripts/chapter08_runs.py     # resumes where it stopped; about 8 minutes on one core
 
 Learning rates are chosen on validation with seeds 100 to 102; seeds 0 to 9 are reported on test. Seed s has
 its own initial weights, its own images and its own teacher.
@@ -85,7 +85,9 @@ def temperature() -> None:
     about = "Accuracy (%) of MLP(784, width, 10), 600 steps at temperature T, α = 1; seeds 0 to 9"
     for width, per_class, T in product((8, 128), (10, 300), (1.0, 2.0, 4.0, 8.0, 16.0)):
         setting = {"width": width, "per_class": per_class, "T": T}
-        choose_rate("08_temperature", about, temperature_one, "val", (0.0003, 0.001, 0.003, 0.01, 0.03), setting)
+        choose_rate(
+            "08_temperature", about, temperature_one, "val", (0.0003, 0.001, 0.003, 0.01, 0.03), setting
+        )
 
 
 # ------------------------------------------------------------------------------------------------------ fairness
@@ -138,7 +140,9 @@ def fairness() -> None:
     about = "Accuracy (%), of all and by class, rarest first for the teacher; ConvNet(4), 1000 images; seeds 0 to 9"
     run_all("08_fairness", about, [{"kind": "teacher", "lr": 0.0, "seed": s} for s in REPORTED], fair_one)
     for kind in ("alone", "taught", "half labels", "corrected"):
-        choose_rate("08_fairness", about, fair_one, "accuracy", (0.001, 0.003, 0.01, 0.03, 0.1), {"kind": kind})
+        choose_rate(
+            "08_fairness", about, fair_one, "accuracy", (0.001, 0.003, 0.01, 0.03, 0.1), {"kind": kind}
+        )
 
 
 if __name__ == "__main__":
