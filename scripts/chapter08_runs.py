@@ -1,6 +1,6 @@
 """The long runs of chapter 8: what keeps a student from its teacher, the price of a badly chosen T, a biased teacher.
 
-    python scripts/chapter08_runs.py     # resumes where it stopped; about 8 minutes on one core
+    python scripts/chapter08_runs.py     # resumes where it stopped; about 11 minutes on one core
 
 Learning rates are chosen on validation with seeds 100 to 102; seeds 0 to 9 are reported on test. Seed s has
 its own initial weights, its own images and its own teacher.
