@@ -48,6 +48,8 @@ def copy_mathjax(app) -> None:
 
 def setup(app) -> dict:
     app.setup_extension("figures")
+    app.setup_extension("pagefacts")
+    app.setup_extension("api")
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

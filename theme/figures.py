@@ -1,8 +1,8 @@
 """Each SVG figure in two copies, one for light pages and one for dark ones.
 
 `companion.plotting` draws in middle tones, which Jupyter can show on either background. As text they are too
-pale for one of the two, so the book substitutes the five colours: in the light copy darker ones, in the dark copy lighter ones.
-They are the ones of static/book.css.
+pale for one of the two, so the book substitutes the five colours: darker ones in the light copy, lighter ones
+in the dark copy. They are those of static/book.css.
 """
 
 import re
