@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, logsumexp, rel_entr, softmax
+from scipy.stats import norm
 
-from companion import losses
+from companion import losses, tokens
 
 LN2, LN3 = math.log(2), math.log(3)
 V, Z = LN2 * np.array([[4.0, 2.0, 0.0]]), LN2 * np.array([[0.0, 2.0, 0.0]])  # the chapter's example
@@ -362,3 +363,44 @@ def test_without_T2_another_alpha_is_at_work(rows, alpha, T):
     effective = alpha / (alpha + (1 - alpha) * T**2)
     with_T2 = losses.distillation_loss(z, v, y, T=T, alpha=effective).item()
     assert without == pytest.approx((1 - alpha + alpha / T**2) * with_T2, rel=1e-12)
+
+
+# --------------------------------------------------------------------- forward and reverse KL, two humps
+
+HUMPS, WEIGHTS, DEVIATION = np.array([-3.0, 3.0]), np.array([0.6, 0.4]), 0.8
+POINTS = np.linspace(-20, 20, 4001)
+
+
+def log_humps(x):
+    return logsumexp(norm.logpdf(x[:, None], HUMPS, DEVIATION), axis=1, b=WEIGHTS)
+
+
+def divergences(mu, log_sigma):
+    """Forward and reverse KL of the mixture and one Gaussian, as sums over a grid."""
+    log_p, log_q = log_humps(POINTS), norm.logpdf(POINTS, mu, math.exp(log_sigma))
+    step = POINTS[1] - POINTS[0]
+    return step * (np.exp(log_p) * (log_p - log_q)).sum(), step * (np.exp(log_q) * (log_q - log_p)).sum()
+
+
+@pytest.mark.equation("eq-moments")
+def test_the_forward_kl_is_least_at_the_moments():
+    mean = WEIGHTS @ HUMPS
+    deviation = math.sqrt(WEIGHTS @ (DEVIATION**2 + HUMPS**2) - mean**2)
+    assert (mean, deviation) == pytest.approx((-0.6, 3.0463), abs=1e-4)
+    found = minimize(lambda w: divergences(*w)[0], (0.0, 0.0), method="BFGS").x
+    assert (found[0], math.exp(found[1])) == pytest.approx((mean, deviation), abs=1e-4)
+
+
+def test_the_reverse_kl_is_least_on_a_hump():
+    for hump, weight in zip(HUMPS, WEIGHTS, strict=True):
+        found = minimize(lambda w: divergences(*w)[1], (hump * 2 / 3, 0.0), method="BFGS")
+        assert (found.x[0], math.exp(found.x[1])) == pytest.approx((hump, DEVIATION), abs=0.01)
+        assert found.fun == pytest.approx(-math.log(weight), abs=0.01)
+
+
+@pytest.mark.equation("eq-reverse-kl")
+def test_reverse_kl_loss_has_the_student_in_front(rows):
+    z, v = torch.tensor(rows)
+    q, p = softmax(rows[0], axis=-1), softmax(rows[1], axis=-1)
+    assert tokens.reverse_kl_loss(z, v).item() == pytest.approx(kl(q, p).mean(), abs=1e-12)
+    assert abs(kl(q, p).mean() - kl(p, q).mean()) > 0.1

@@ -1,0 +1,203 @@
+"""Figures that move on the built pages; in Jupyter and Colab the still picture stands in their place.
+
+Each function draws that picture and shows it in one output with the numbers it was drawn from, as JSON. Jupyter
+passes the JSON over; on a page a small script (theme/static/moving.js) computes with it and draws again as the
+reader turns T, μ, σ or τ. Numbers are rounded to what can be seen, so that they weigh little.
+"""
+
+import io
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import FASHION_CLASSES
+from .losses import soften
+from .plotting import ARTICLE, BASELINE, INK, STUDENT, TEACHER
+
+MIME = "application/vnd.companion.figure+json"
+
+
+def _rounded(values, digits: int = 3):
+    """Nested lists of rounded numbers."""
+    values = torch.as_tensor(values, dtype=torch.double)
+    if not values.isfinite().all():
+        raise ValueError("A figure's numbers must be finite; these hold NaN or infinity.")
+    return np.round(values.detach().cpu().numpy(), digits).tolist()
+
+
+def _show(kind: str, data: Mapping) -> None:
+    """Show the current figure as SVG, and `data` with it."""
+    from IPython.display import display
+
+    buffer = io.StringIO()
+    plt.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close()
+    bundle = {"image/svg+xml": buffer.getvalue(), MIME: {"kind": kind, "data": dict(data)}}
+    display({**bundle, "text/plain": f"<figure {kind}>"}, raw=True)
+
+
+def _same_shape(**rows: Tensor) -> None:
+    """All of one shape, or an error that names them."""
+    if len({tuple(x.shape) for x in rows.values()}) > 1:
+        found = ", ".join(f"{name} {tuple(x.shape)}" for name, x in rows.items())
+        raise ValueError(f"The logits differ in shape: {found}.")
+
+
+def gradient_sizes(logits_s: Tensor, logits_t: Tensor, T: float) -> tuple[Tensor, Tensor]:
+    """‖T(q − p)‖ and ‖(q − p)/T‖: the soft gradient's size with T² and without (eq-kd-gradient).
+
+    Args:
+        logits_s: student logits (..., C).
+        logits_t: teacher logits, the same shape.
+        T: temperature of both sides, > 0.
+
+    Returns:
+        Two tensors (...), one number a row (N = 1). 0 where both sides agree.
+
+    Raises:
+        ValueError: shapes differ, or T ≤ 0.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531, equation 2.
+    """
+    _same_shape(student=logits_s, teacher=logits_t)
+    size = (soften(logits_s, T) - soften(logits_t, T)).norm(dim=-1)
+    return T * size, size / T
+
+
+def show_temperature(
+    logits_t: Tensor, logits_s: Tensor, y: int, T: float = 4, classes: Sequence[str] = FASHION_CLASSES
+) -> None:
+    """One image: p and q at T, the entropy of p, and the gradient's size with and without T².
+
+    Args:
+        logits_t, logits_s: teacher's and student's logits of the image (C,).
+        y: its label. T: where the control stands first.
+        classes: C names.
+
+    Raises:
+        ValueError: shapes differ, or a logit is not finite.
+    """
+    data = {"teacher": _rounded(logits_t), "student": _rounded(logits_s), "label": int(y), "T": T}
+    temperatures = torch.logspace(-1, 5, 49, base=2).tolist()
+    sizes = torch.tensor([gradient_sizes(logits_s, logits_t, t) for t in temperatures])
+    _, (left, right) = plt.subplots(1, 2, figsize=(6.8, 3.2))
+    places = np.arange(len(classes))
+    for shift, t, alpha in [(-0.2, 1, 0.45), (0.2, T, 1)]:
+        p = soften(logits_t, t).detach().cpu()
+        left.barh(places + shift, p, 0.4, color=TEACHER, alpha=alpha, label=f"p, T = {t}")
+    left.set_yticks(places, classes, fontsize=9)
+    left.invert_yaxis()
+    left.legend()
+    right.loglog(temperatures, sizes[:, 0], color=STUDENT, label="with T²")
+    right.loglog(temperatures, sizes[:, 1], "--", color=ARTICLE, label="without")
+    hard = soften(logits_s).detach() - torch.eye(len(classes))[y]
+    right.axhline(hard.norm(), color=BASELINE, ls=":", label="label")
+    right.set(xlabel="T", ylabel="size of the gradient")
+    right.legend()
+    _show("temperature", {**data, "classes": list(classes)})
+
+
+def _png(image: Tensor, low: float, high: float) -> str:
+    """A grey image (1, H, W), black at `low` and white at `high`, as the address of its own bytes."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    pixels = ((image[0] - low) / (high - low) * 255).round().byte().cpu().numpy()
+    Image.fromarray(pixels).save(buffer, "png", optimize=True)
+    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+
+
+def show_dark_knowledge(
+    images: Tensor, y: Tensor, teacher: Tensor, before: Tensor, after: Tensor, T: float = 4,
+    classes: Sequence[str] = FASHION_CLASSES,
+) -> None:  # fmt: skip
+    """Image by image: probabilities of teacher, student before and student after distillation, at T.
+
+    Args:
+        images: (N, 1, H, W), the darkest value black, the lightest white. y: labels (N,).
+        teacher, before, after: logits (N, C). T: where the control stands first.
+        classes: C names.
+
+    Raises:
+        ValueError: shapes differ, or a logit is not finite.
+    """
+    logits = {"teacher": teacher, "before": before, "after": after}
+    _same_shape(**logits)
+    n = len(images)
+    _, axes = plt.subplots(2, n, figsize=(0.85 * n + 1, 4.2), height_ratios=(1, 3.4), squeeze=False)
+    for i, (top, low) in enumerate(axes.T):
+        top.imshow(images[i, 0].cpu().numpy(), interpolation="nearest")
+        top.set_axis_off()
+        for shift, colour, x in zip(
+            (-0.27, 0, 0.27), (TEACHER, BASELINE, STUDENT), logits.values(), strict=True
+        ):
+            low.barh(np.arange(len(classes)) + shift, soften(x[i], T).detach().cpu(), 0.27, color=colour)
+        low.set(xlim=(0, 1), xticks=(0, 1))
+        low.set_yticks(range(len(classes)), classes if i == 0 else [""] * len(classes), fontsize=9)
+        low.invert_yaxis()
+    data = {name: _rounded(x, 2) for name, x in logits.items()}
+    data |= {
+        "images": [_png(x, images.min(), images.max()) for x in images],
+        "labels": [int(c) for c in y],
+        "T": T,
+    }
+    _show("dark-knowledge", {**data, "classes": list(classes)})
+
+
+def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> None:
+    """A mixture of Gaussians p, and the single Gaussians q that come nearest by one divergence or the other.
+
+    Args:
+        teacher: a `torch.distributions.MixtureSameFamily` of `Normal`s.
+        fits: name → (μ, σ, least divergence in nats).
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    humps, weights = teacher.component_distribution, teacher.mixture_distribution.probs
+    data = {"weights": _rounded(weights, 6), "means": _rounded(humps.loc, 6)}
+    data["deviations"] = _rounded(humps.scale, 6)
+    rows = [(name, *_rounded(fit, 4)) for name, fit in fits.items()]
+    data["minima"] = [dict(zip(("name", "mu", "sigma", "value"), row, strict=True)) for row in rows]
+    x = torch.linspace(-8, 8, 401, dtype=torch.double)
+    plt.plot(x, teacher.log_prob(x).exp(), color=TEACHER, label="teacher p")
+    for (name, mu, sigma, _), style in zip(rows, ("--", "-.", ":"), strict=False):
+        density = torch.distributions.Normal(mu, sigma).log_prob(x).exp()
+        plt.plot(x, density, style, color=STUDENT, label=f"least {name} KL")
+    plt.xlabel("x")
+    plt.ylabel("density")
+    plt.legend()
+    _show("two-humps", data)
+
+
+def show_article_formula(logits_s: Tensor, logits_t: Tensor) -> None:
+    """The article's softmax beside the right one: the sum of the student's q and the gradient, against τ.
+
+    Args:
+        logits_s, logits_t: student's and teacher's logits of one input (C,).
+
+    Raises:
+        ValueError: shapes differ, or a logit is not finite.
+    """
+    _same_shape(student=logits_s, teacher=logits_t)
+    data = {"student": _rounded(logits_s, 10), "teacher": _rounded(logits_t, 10)}
+    taus = torch.logspace(0, 4, 33, base=2).tolist()
+    right = torch.stack([(soften(logits_s, t) - soften(logits_t, t)) / t for t in taus])
+    z = logits_s.clone().requires_grad_()
+    by_article = [z.exp() / (z.exp().sum() / t) for t in taus]  # as it stands there
+    losses = [-(soften(logits_t) * q.log()).sum() for q in by_article]
+    article = torch.stack([torch.autograd.grad(loss, z)[0] for loss in losses])
+    _, axes = plt.subplots(1, 2, figsize=(6.8, 3.0))
+    axes[0].plot(taus, [q.sum().item() for q in by_article], color=ARTICLE, label="the article's")
+    axes[0].plot(taus, [soften(logits_s, t).sum() for t in taus], color=TEACHER, label="the right one")
+    axes[0].set(xlabel="τ", ylabel="sum of q")
+    axes[0].legend()
+    axes[1].plot(taus, article, color=ARTICLE)
+    axes[1].plot(taus, right, color=TEACHER)
+    axes[1].axhline(0, color=INK, lw=1, ls=":")
+    axes[1].set(xlabel="τ", ylabel="gradient in each logit")
+    _show("article-formula", data)

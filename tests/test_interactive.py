@@ -1,0 +1,91 @@
+"""The figures that move: a still picture and the run's numbers in one output, small, rounded, refused when wrong."""
+
+import base64
+import io
+import json
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.distributions import Categorical, MixtureSameFamily, Normal
+
+from companion import interactive, plotting
+from companion.losses import kd_loss
+
+V, Z = 3 * torch.randn(2, 3, 10, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+IMAGES = torch.linspace(-0.8, 2, 3 * 784).view(3, 1, 28, 28)
+Y = torch.tensor([6, 0, 4])
+MIXTURE = MixtureSameFamily(Categorical(torch.tensor([0.6, 0.4])), Normal(torch.tensor([-3.0, 3.0]), 0.8))
+SHOWN = {
+    "temperature": lambda: interactive.show_temperature(V[0], Z[0], 6),
+    "dark-knowledge": lambda: interactive.show_dark_knowledge(IMAGES, Y, V, Z, V + 0.1),
+    "two-humps": lambda: interactive.show_two_humps(MIXTURE, {"forward": (-0.6, 3.04631, 0.66)}),
+    "article-formula": lambda: interactive.show_article_formula(Z[0, :3], V[0, :3]),
+}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Call a figure; get the bundle that it displays."""
+    outputs = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: outputs.append(data))
+    plotting.use_style()
+
+    def show(draw):
+        draw()
+        return outputs.pop()
+
+    return show
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+def test_a_still_picture_and_its_numbers_the_same_every_time(shown, kind):
+    bundle = shown(SHOWN[kind])
+    assert bundle["image/svg+xml"].count("<svg") == 1
+    assert bundle[interactive.MIME]["kind"] == kind
+    assert len(json.dumps(bundle[interactive.MIME])) < 10_000
+    assert bundle == shown(SHOWN[kind])
+
+
+def test_the_numbers_are_the_logits_rounded(shown):
+    data = shown(SHOWN["dark-knowledge"])[interactive.MIME]["data"]
+    assert np.abs(np.array(data["teacher"]) - V.numpy()).max() <= 0.005001
+    assert data["labels"] == [6, 0, 4] and data["classes"][6] == "shirt"
+    png = base64.b64decode(data["images"][2].split(",")[1])
+    pixels = np.array(Image.open(io.BytesIO(png)))
+    assert pixels.shape == (28, 28) and pixels[-1, -1] == 255
+    data = shown(SHOWN["two-humps"])[interactive.MIME]["data"]
+    assert data["minima"] == [{"name": "forward", "mu": -0.6, "sigma": 3.0463, "value": 0.66}]
+    assert data["weights"] == pytest.approx([0.6, 0.4]) and data["deviations"] == pytest.approx([0.8, 0.8])
+
+
+@pytest.mark.parametrize("T", [0.5, 1.0, 8.0])
+def test_gradient_sizes_are_autograd_s(T):
+    z = Z[:1].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(kd_loss(z, V[:1], T), z)
+    scaled, bare = interactive.gradient_sizes(Z[0], V[0], T)
+    assert scaled.item() == pytest.approx(gradient.norm().item(), abs=1e-12)
+    assert bare.item() == pytest.approx(gradient.norm().item() / T**2, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: interactive.gradient_sizes(Z, V[:1], 2),
+        lambda: interactive.show_article_formula(Z[0], V[0, :3]),
+        lambda: interactive.show_dark_knowledge(IMAGES, Y, V, Z[:, :3], V),
+    ],
+)
+def test_shapes_that_differ_are_named(draw):
+    with pytest.raises(ValueError, match=r"differ in shape: student|differ in shape: teacher"):
+        draw()
+
+
+def test_numbers_that_are_not_finite_are_refused(shown):
+    with pytest.raises(ValueError, match="finite"):
+        interactive.show_temperature(V[0] * torch.inf, Z[0], 6)

@@ -1,0 +1,226 @@
+/* Figures that move. A page holds the run's numbers (companion.interactive); this computes with them and draws.
+   Nothing is animated, nothing is loaded: a figure changes only when the reader changes a control. */
+(() => {
+  "use strict";
+  const sum = a => a.reduce((x, y) => x + y, 0);
+  const softmax = (v, T = 1) => {
+    const m = Math.max(...v), e = v.map(x => Math.exp((x - m) / T)), s = sum(e);
+    return e.map(x => x / s);
+  };
+  const entropy = p => -sum(p.map(x => (x > 0 ? x * Math.log(x) : 0)));
+  const norm = a => Math.hypot(...a);
+  const minus = (a, b) => a.map((x, i) => x - b[i]);
+  const range = (a, b, n) => Array.from({ length: n }, (_, i) => a + ((b - a) * i) / (n - 1));
+  const two = x => +(2 ** x).toFixed(2); // sliders of temperatures move by powers of 2
+  const fix = (x, n = 4) => x.toFixed(n).replace("-", "−").replace(/^−([0.]+)$/, "$1");
+
+  const make = (name, attributes = {}, ...children) => {
+    const svg = /^(svg|path|rect|circle|line|text)$/.test(name);
+    const e = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+    for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
+    e.append(...children);
+    return e;
+  };
+
+  // A pair of axes: {min, max, ticks, label, log}; with X and Y from numbers to places.
+  const plot = (label, x, y, h = 230) => {
+    const svg = make("svg", { viewBox: `0 0 320 ${h}`, role: "img", "aria-label": label });
+    const scale = (a, lo, hi) => v => {
+      const f = a.log ? Math.log : t => t;
+      return lo + ((hi - lo) * (f(Math.min(Math.max(v, a.min), a.max)) - f(a.min))) / (f(a.max) - f(a.min));
+    };
+    const X = scale(x, 46, 312), Y = scale(y, h - 40, 18);
+    const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c));
+    const text = (s, x, y, anchor = "middle") => add("text", { x, y, "text-anchor": anchor }, s);
+    add("path", { class: "axis", d: `M46 18V${h - 40}H312`, "stroke-width": 1 });
+    for (const t of x.ticks) text(`${t}`.replace("-", "−"), X(t), h - 24);
+    for (const t of y.ticks) text(`${t}`.replace("-", "−"), 41, Y(t) + 4, "end");
+    text(x.label, 179, h - 6);
+    text(y.label, 2, 10, "start");
+    const line = (xs, ys, c) => add("path", { class: c, style: "fill:none", d: "M" + xs.map((v, i) => `${X(v).toFixed(1)} ${Y(ys[i]).toFixed(1)}`).join("L") });
+    const dot = (a, b, c, r = 5) => add("circle", { class: c, cx: X(a), cy: Y(b), r });
+    return { svg, add, text, X, Y, line, dot };
+  };
+
+  // Horizontal bars of probabilities, one group a class, one bar a series {values, c}.
+  const bars = (label, classes, series, target) => {
+    const step = 10 + 8 * series.length, h = 30 + step * classes.length;
+    const svg = make("svg", { viewBox: `0 0 320 ${h}`, role: "img", "aria-label": label });
+    const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c));
+    classes.forEach((name, i) => {
+      const top = 4 + i * step;
+      add("text", { x: 84, y: top + step / 2, "text-anchor": "end", "font-weight": i === target ? "bold" : "normal" }, name);
+      series.forEach(({ values, c }, k) => add("rect", { class: c, x: 90, y: top + 8 * k, width: Math.max(222 * values[i], .5), height: 7, "stroke-width": .7 }));
+    });
+    add("path", { class: "axis", d: `M90 0V${h - 26}H312`, "stroke-width": 1 });
+    for (const t of [0, .5, 1]) add("text", { x: 90 + 222 * t, y: h - 10, "text-anchor": "middle" }, `${t}`);
+    return svg;
+  };
+
+  const table = (heads, rows) => {
+    const cells = (row, first) => row.map((c, i) => make(first || !i ? "th" : "td", { scope: first ? "col" : "row" }, c));
+    return make("table", {}, make("thead", {}, make("tr", {}, ...cells(heads, true))),
+      make("tbody", {}, ...rows.map(r => make("tr", {}, ...cells(r, false)))));
+  };
+
+  const temperatureSlider = (value, name = "T", max = 32) =>
+    ({ key: "T", label: `${name} =`, name: `Temperature ${name}`, min: -1, max: Math.log2(max), step: .25, value: Math.log2(value), read: two, digits: 2 });
+
+  /* Each kind: controls(data), key(data): the legend, and draw(data, state) → {plots, say, heads, rows}. */
+  const kinds = {
+    temperature: {
+      controls: d => [temperatureSlider(d.T)],
+      key: () => [["t", "teacher p"], ["b", "student q"], ["s", "gradient with T²"], ["a", "without T²"]],
+      draw(d, { T }) {
+        const at = T => {
+          const p = softmax(d.teacher, T), q = softmax(d.student, T), size = norm(minus(q, p));
+          return { p, q, H: entropy(p), bare: size / T, scaled: size * T };
+        };
+        const now = at(T), one = d.classes.map((_, i) => +(i === d.label));
+        const hard = norm(minus(softmax(d.student), one)), Ts = range(-1, 5, 49).map(x => 2 ** x), all = Ts.map(at);
+        const g = plot("Size of the gradient against T, with and without T squared, and that of the label", { min: .5, max: 32, ticks: [.5, 1, 2, 4, 8, 16, 32], label: "T", log: 1 },
+          { min: .001, max: 10, ticks: [.001, .01, .1, 1, 10], label: "size of the gradient", log: 1 }, 290);
+        g.line([.5, 32], [hard, hard], "b dash");
+        g.text("label", 308, g.Y(hard) - 5, "end");
+        g.line(Ts, all.map(o => o.scaled), "s");
+        g.line(Ts, all.map(o => o.bare), "a dash");
+        g.dot(T, now.scaled, "s");
+        g.dot(T, now.bare, "a");
+        return {
+          plots: [bars("Bars: the teacher's and the student's probabilities at this T", d.classes, [{ values: now.p, c: "t" }, { values: now.q, c: "b" }], d.label), g.svg],
+          say: [["entropy of p", "entropy", now.H], ["gradient with T²", "scaled", now.scaled], ["without", "bare", now.bare], ["the label's", "hard", hard]],
+          heads: ["class", "p", "q"], rows: d.classes.map((c, i) => [c, fix(now.p[i]), fix(now.q[i])]),
+        };
+      },
+    },
+
+    "dark-knowledge": {
+      controls: d => [{ key: "image", label: "Image", images: d.images, names: d.labels.map(y => d.classes[y]) }, temperatureSlider(d.T)],
+      key: () => [["t", "teacher"], ["b", "student before"], ["s", "student after"]],
+      draw(d, { T, image }) {
+        const [p, before, after] = [d.teacher, d.before, d.after].map(v => softmax(v[image], T)), y = d.labels[image];
+        const apart = q => sum(minus(p, q).map(Math.abs)) / 2;
+        return {
+          plots: [bars("Bars: probabilities of teacher, student before and student after", d.classes, [{ values: p, c: "t" }, { values: before, c: "b" }, { values: after, c: "s" }], y)],
+          say: [[`teacher's p of “${d.classes[y]}”`, "sure", p[y]], ["distance to the student before", "before", apart(before)], ["after", "after", apart(after)]],
+          heads: ["class", "teacher", "before", "after"], rows: d.classes.map((c, i) => [c, fix(p[i]), fix(before[i]), fix(after[i])]),
+        };
+      },
+    },
+
+    "two-humps": {
+      controls: d => [
+        { key: "mu", label: "μ =", name: "Mean μ of the student", min: -5, max: 5, step: .1, value: 1, digits: 2 },
+        { key: "sigma", label: "σ =", name: "Standard deviation σ of the student", min: .3, max: 5, step: .1, value: 1.5, digits: 2 },
+        ...d.minima.map(m => ({ label: `To the least ${m.name} KL`, set: { mu: m.mu, sigma: m.sigma } })),
+      ],
+      key: d => [["t", "teacher p"], ["s", "student q"]],
+      draw(d, { mu, sigma }) {
+        const logNormal = (x, m, s) => -.5 * ((x - m) / s) ** 2 - Math.log(s * Math.sqrt(2 * Math.PI));
+        const logP = x => {
+          const l = d.weights.map((w, k) => Math.log(w) + logNormal(x, d.means[k], d.deviations[k])), m = Math.max(...l);
+          return m + Math.log(sum(l.map(a => Math.exp(a - m))));
+        };
+        let forward = 0, reverse = 0;
+        for (let i = -2000; i <= 2000; i++) { // the two integrals, on a grid
+          const p = logP(i / 50), q = logNormal(i / 50, mu, sigma);
+          forward += (Math.exp(p) * (p - q)) / 50;
+          reverse += (Math.exp(q) * (q - p)) / 50;
+        }
+        const xs = range(-8, 8, 321), g = plot("Densities of the teacher, with two humps, and of the student, one Gaussian",
+          { min: -8, max: 8, ticks: [-6, -3, 0, 3, 6], label: "x" }, { min: 0, max: .6, ticks: [0, .2, .4, .6], label: "density" });
+        g.line(xs, xs.map(x => Math.exp(logP(x))), "t");
+        g.line(xs, xs.map(x => Math.exp(logNormal(x, mu, sigma))), "s dash");
+        const map = plot("Where the student is: mean and standard deviation, with the minima of both divergences",
+          { min: -5, max: 5, ticks: [-4, -2, 0, 2, 4], label: "μ" }, { min: 0, max: 5, ticks: [0, 1, 2, 3, 4, 5], label: "σ" });
+        for (const m of d.minima) {
+          map.dot(m.mu, m.sigma, "t", 6).setAttribute("style", "fill:none;stroke-width:2");
+          map.text(m.name, map.X(m.mu), map.Y(m.sigma) - 10);
+        }
+        map.dot(mu, sigma, "s", 4);
+        return {
+          plots: [g.svg, map.svg],
+          say: [["forward KL(p‖q)", "forward", forward], ["reverse KL(q‖p)", "reverse", reverse]],
+          heads: ["least", "μ", "σ", "KL"], rows: d.minima.map(m => [m.name, fix(m.mu), fix(m.sigma), fix(m.value)]),
+        };
+      },
+    },
+
+    "article-formula": {
+      controls: d => [temperatureSlider(1, "τ", 16)],
+      key: () => [["a", "the article's formula"], ["t", "the right one"]],
+      draw(d, { T }) {
+        const p = softmax(d.teacher);
+        const sides = [
+          { name: "article", q: z => z.map(x => Math.exp(x) / (sum(z.map(Math.exp)) / T)), p, c: "a" },
+          { name: "right", q: z => softmax(z, T), p: softmax(d.teacher, T), c: "t" },
+        ];
+        for (const s of sides) { // the gradient by differences: of the loss as it is written, whatever it is
+          const loss = z => -sum(s.q(z).map((q, c) => s.p[c] * Math.log(q)));
+          s.shown = s.q(d.student);
+          s.sum = sum(s.shown);
+          s.gradient = d.student.map((_, c) => {
+            const at = h => loss(d.student.map((x, j) => x + (j === c ? h : 0)));
+            return (at(1e-4) - at(-1e-4)) / 2e-4;
+          });
+        }
+        const pair = (label, y, part) => {
+          const g = plot(label, { min: .5, max: 3.5, ticks: [1, 2, 3], label: "class" }, y), zero = g.Y(0);
+          g.add("line", { class: "axis", x1: 46, x2: 312, y1: zero, y2: zero });
+          sides.forEach((s, k) => part(s).forEach((v, i) => g.add("rect", { class: s.c, x: g.X(i + 1) + (k ? 2 : -26), width: 24, y: Math.min(g.Y(v), zero), height: Math.abs(g.Y(v) - zero) })));
+          return g.svg;
+        };
+        return {
+          plots: [pair("The student's “probabilities” by both formulas", { min: 0, max: 8, ticks: [0, 2, 4, 6, 8], label: "q" }, s => s.shown),
+            pair("The gradient in the student's logits by both formulas", { min: -.8, max: .8, ticks: [-.8, -.4, 0, .4, .8], label: "gradient" }, s => s.gradient)],
+          say: [["sum, article", "article-sum", sides[0].sum], ["right", "right-sum", sides[1].sum], ["size of the gradient, article", "article-size", norm(sides[0].gradient)], ["right", "right-size", norm(sides[1].gradient)]],
+          heads: ["formula", "q₁", "q₂", "q₃", "∂/∂z₁", "∂/∂z₂", "∂/∂z₃"], rows: sides.map(s => [s.name, ...s.shown.map(x => fix(x)), ...s.gradient.map(x => fix(x))]),
+        };
+      },
+    },
+  };
+
+  const mount = (figure, index) => {
+    const { kind, data } = JSON.parse(figure.querySelector("script").textContent), { controls, key, draw } = kinds[kind];
+    const state = {}, shown = [], panel = make("div", { class: "moving-controls" });
+    const plots = make("div", { class: "moving-plots" }), say = make("p", { role: "status" }), numbers = make("details", {}, make("summary", {}, "The numbers"));
+    const redraw = () => {
+      shown.forEach(f => f());
+      const now = draw(data, state);
+      plots.replaceChildren(...now.plots);
+      say.replaceChildren(...now.say.flatMap(([label, name, value], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, fix(value))]), ".");
+      numbers.replaceChildren(numbers.firstChild, table(now.heads, now.rows));
+    };
+    for (const c of controls(data)) {
+      if (c.images) {
+        state[c.key] = 0;
+        panel.append(make("fieldset", {}, make("legend", {}, c.label), ...c.images.map((src, i) => {
+          const input = make("input", { type: "radio", name: `moving-${index}`, ...(i ? {} : { checked: "" }) });
+          input.addEventListener("change", () => { state[c.key] = i; redraw(); });
+          return make("label", {}, input, make("img", { src, alt: c.names[i] }));
+        })));
+      } else if (c.set) {
+        const button = make("button", { type: "button" }, c.label);
+        button.addEventListener("click", () => { Object.assign(state, c.set); redraw(); });
+        panel.append(button);
+      } else {
+        const read = c.read || (x => x), input = make("input", { type: "range", min: c.min, max: c.max, step: c.step, value: c.value, "data-key": c.key });
+        const value = make("b", { "aria-hidden": "true" }); // the control says it itself
+        state[c.key] = read(c.value);
+        shown.push(() => {
+          if (Math.abs(read(+input.value) - state[c.key]) > 1e-9 && !c.read) input.value = state[c.key]; // set by a button
+          value.textContent = fix(state[c.key], c.digits);
+          input.setAttribute("aria-valuetext", `${c.label} ${value.textContent}`);
+        });
+        input.addEventListener("input", () => { state[c.key] = read(+input.value); redraw(); });
+        panel.append(make("label", {}, `${c.name}: `, value, input));
+      }
+    }
+    const legend = make("p", { class: "moving-key" }, ...key(data).map(([c, name]) => make("span", {}, make("svg", { viewBox: "0 0 14 12", "aria-hidden": "true" }, make("rect", { class: c, width: 14, height: 12 })), name)));
+    figure.append(make("div", { class: "moving-stage" }, panel, legend, plots, say, numbers));
+    redraw();
+    figure.classList.add("moving-live");
+  };
+
+  document.querySelectorAll("figure.moving").forEach(mount);
+})();
