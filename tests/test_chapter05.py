@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from companion import metrics
+from companion import data, metrics
+from companion.models import MLP
+from companion.training import fit, hard_loss, teacher_logits
 
 
 def article_loss(y, probabilities, tau):
@@ -74,6 +76,40 @@ def test_softmax_then_log_loses_what_log_softmax_keeps():
 def test_the_article_s_two_models_are_one():
     layers = [(100, 10), (10, 2)]  # both, as printed
     assert sum(i * o + o for i, o in layers) == 1032
+
+
+@pytest.fixture(scope="module")
+def twins():
+    """Ten of the article's teachers, trained plainly, and ten of its students, with its loss: digits, 3 or 8."""
+    train, _, test = data.digits(0)
+    train, test = (
+        data.Split(s.x[k], (s.y[k] == 8).long()) for s in (train, test) for k in [(s.y == 3) | (s.y == 8)]
+    )
+
+    def loss(z, v, y):
+        of_label = z.softmax(-1).gather(1, y[:, None])
+        return (-of_label.log().mean() - (of_label / 2).log().mean()) / 4
+
+    def right(seed, loss):
+        model = MLP(64, 10, 2, seed=seed)
+        fit(model, train, loss, steps=300, lr=1e-3, batch_size=32, seed=seed)
+        return metrics.accuracy(teacher_logits(model, test.x), test.y)
+
+    return [[right(shift + seed, of) for seed in range(10)] for shift, of in ((0, hard_loss), (500, loss))]
+
+
+@pytest.mark.erratum("T14")
+def test_a_student_without_a_teacher_matches_it_too(twins):
+    """So a match says nothing about distillation: the article's loss, which has no teacher in it, gives one."""
+    teacher, student = twins
+    assert min(teacher) > 90
+    assert abs(metrics.paired_interval(student, teacher).mean) < 2
+
+
+@pytest.mark.erratum("C9")
+def test_one_run_finds_either_of_two_equal_methods_better(twins):
+    differences = np.subtract(*twins)
+    assert differences.min() < 0 < differences.max()
 
 
 @pytest.mark.equation("eq-paired-interval")

@@ -13,6 +13,7 @@ ROWS = {m[1]: m[2] for m in re.finditer(r"^\| ([FCTR]\d+) \| (.+) \|$", TEXT, re
 
 # Rows that nothing can be run for.
 READ = {
+    "C7": "names that are used and never defined: an absence",
     "C10": "no version is named: an absence",
     "C11": "two packages are asked for and not used: an absence",
     "C12": "a value that no caller can set: seen in the signature",
