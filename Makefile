@@ -5,8 +5,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 PEERS  ?= .venv-peers
 EXTRAS ?= peers
+COLAB  ?= _build/colab
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+CHROMIUM ?= chromium
 PAGES  := _build/html/index.html
 NOTEBOOKS = $(sort $(wildcard chapters/*.ipynb reference/*.ipynb))
 SOURCES = $(NOTEBOOKS) $(wildcard *.md reference/*.md reference/*.bib theme/* theme/static/*) _config.yml _toc.yml
@@ -14,7 +16,7 @@ STRICT ?= -W -n --keep-going
 # One thread a process: two would fight over the cores, and the last bits would change.
 export OMP_NUM_THREADS = 1
 
-.PHONY: book test test-unit test-notebooks test-seeds test-pages test-peers bench run lint serve lab clean help
+.PHONY: book test test-unit test-notebooks test-seeds test-pages test-peers bench run lint serve lab colab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
@@ -69,11 +71,22 @@ run: $(READY)  ## run the notebooks and store their outputs: make run, or make r
 lint: $(READY)  ## ruff over package, tests, scripts and notebooks
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+pdf: $(READY)  ## the book as one PDF (needs Chromium)
+	@command -v $(CHROMIUM) >/dev/null || { echo "make pdf prints with Chromium. Install it (Debian: apt-get install chromium) or pass CHROMIUM=…"; exit 1; }
+	$(BIN)/jupyter-book build . --path-output _build/pdf --builder custom --custom-builder singlehtml
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-background-networking --no-pdf-header-footer \
+		--generate-pdf-document-outline --virtual-time-budget=60000 --print-to-pdf=_build/book.pdf \
+		"file://$(CURDIR)/_build/pdf/_build/singlehtml/index.html"
+	@test -s _build/book.pdf && echo "Made $(CURDIR)/_build/book.pdf"
+
 serve: book  ## read the built pages at http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
 lab: $(READY)  ## open the chapters in Jupyter
 	$(BIN)/jupyter lab chapters
+
+colab: $(READY)  ## chapters for Colab, in plain Markdown (needs BOOK_REPOSITORY)
+	$(BIN)/python scripts/colab.py $(COLAB)
 
 clean:
 	rm -rf _build
