@@ -6,7 +6,7 @@ tests/test_answers.py compares it with the notebooks.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import concepts, experiments, responses
+from . import concepts, conventions, experiments, responses
 
 LEVELS = {1: "one formula, one line", 2: "a formula with a trap in it", 3: "several parts that must fit"}
 
@@ -44,6 +44,10 @@ EXERCISES = (
     _row("high_temperature_loss", "04_mathematics", 2, "losses", responses.high_temperature_loss),
     _row("paired_interval", "05_project", 2, "measuring", experiments.paired_interval),
     _row("permute_dark", "05_project", 3, "soft targets", experiments.permute_dark),
+    _row("transfer_information", "06_applications", 3, "measuring", concepts.transfer_information),
+    _row("worst_class", "06_applications", 2, "measuring", experiments.long_tail_worst_class),
+    _row("same_training", "07_tools", 3, "losses", conventions.same_training),
+    _row("kl_div_mean", "07_tools", 2, "losses", conventions.mean_over_batchmean),
     _row("masked_mean", "09_faq", 2, "losses", responses.masked_mean),
     _row("average_teachers", "09_faq", 2, "soft targets", responses.average_teachers),
 )
