@@ -102,7 +102,7 @@ def twins():
 def test_a_student_without_a_teacher_matches_it_too(twins):
     """So a match says nothing about distillation: the article's loss, which has no teacher in it, gives one."""
     teacher, student = twins
-    assert min(teacher) > 90
+    assert min(teacher) > 80  # it has learnt something
     assert abs(metrics.paired_interval(student, teacher).mean) < 2
 
 
