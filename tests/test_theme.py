@@ -9,9 +9,10 @@ import pytest
 THEME = Path(__file__).parent.parent / "theme"
 sys.path.insert(0, str(THEME))
 
-from companion import plotting
+import figures  # noqa: E402
 
-figures = pytest.importorskip("figures")
+from companion import plotting  # noqa: E402
+
 CSS = (THEME / "static/book.css").read_text()
 PAPER = {False: ("#ffffff", "#f5f6f8"), True: ("#14181e", "#1d232b", "#121212")}
 
