@@ -11,7 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 TESTS = Path(__file__).parent.parent / "tests"
 EQUATION = re.compile(r'(id="equation-(eq-[\w-]+)">\s*<span class="eqno">.*?)(</span>)', re.S)
-CLAIM = re.compile(r"^((?:<pre>)?(?:<span></span>)?)(✓ [^\n<]*)", re.M)
+CLAIM = re.compile(r"(^|<pre><span></span>)(✓ [^\n<]*)", re.M)
 WORDS_A_MINUTE, LINES_A_MINUTE = 200, 20  # prose, code
 
 
