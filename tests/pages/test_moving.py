@@ -1,0 +1,179 @@
+"""The figures that move, by keyboard alone: what they show is what companion computes from the run's numbers."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, Normal
+
+from companion.interactive import gradient_sizes
+from companion.losses import soften
+from companion.tokens import forward_kl_loss, reverse_kl_loss
+
+CHAPTERS = {
+    "dark-knowledge": "02_concepts",
+    "temperature": "04_mathematics",
+    "two-humps": "04_mathematics",
+    "article-formula": "04_mathematics",
+}
+HALF = 0.5001e-4  # four decimals are shown
+
+
+class Figure:
+    """One figure in the page: its data, its controls, what it shows."""
+
+    def __init__(self, page, pages, kind):
+        page.goto((pages / f"chapters/{CHAPTERS[kind]}.html").as_uri())
+        scripts = page.locator("figure.moving > script").all_text_contents()
+        index = [json.loads(text)["kind"] for text in scripts].index(kind)
+        found = page.locator("figure.moving").nth(index)
+        self.page, self.box, self.bytes = page, found, len(scripts[index].encode())
+        self.data = json.loads(scripts[index])["data"]
+        assert found.locator(".moving-stage").is_visible() and not found.locator(".moving-still").is_visible()
+
+    def press(self, key, *keys):
+        """Keys on the slider of that name."""
+        self.box.locator(f"input[data-key={key}]").focus()
+        for k in keys:
+            self.page.keyboard.press(k)
+
+    def __getitem__(self, name):
+        return number(self.box.locator(f"[data-name={name}]").text_content())
+
+    def table(self):
+        rows = self.box.locator("tbody tr").all()
+        return [[number(td) for td in row.locator("td").all_text_contents()] for row in rows]
+
+    def logits(self, name):
+        return torch.tensor(self.data[name], dtype=torch.double)
+
+
+def number(text):
+    return float(text.replace("−", "-"))
+
+
+@pytest.fixture
+def figure(page, pages, heard, request):
+    yield Figure(page, pages, request.param)
+    assert heard["console"] == []
+    assert [url for url in heard["requests"] if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def of(kind):
+    return pytest.mark.parametrize("figure", [kind], indirect=True, ids=[kind])
+
+
+def entropy(p):
+    return torch.special.entr(p).sum(-1).item()
+
+
+@of("temperature")
+def test_temperature(figure):
+    v, z = figure.logits("teacher"), figure.logits("student")
+    for keys, T in [((), 4), (["Home"], 0.5), (["ArrowRight"] * 4, 1), (["End"], 32)]:
+        figure.press("T", *keys)
+        p, q = soften(v, T), soften(z, T)
+        for row, a, b in zip(figure.table(), p.tolist(), q.tolist(), strict=True):
+            assert row == pytest.approx([a, b], abs=HALF)
+        scaled, bare = gradient_sizes(z, v, T)
+        found = figure["entropy"], figure["scaled"], figure["bare"]
+        assert found == pytest.approx((entropy(p), scaled.item(), bare.item()), abs=HALF)
+    slider = figure.box.locator("input[type=range]")
+    assert slider.get_attribute("aria-valuetext") == "T = 32.00"
+
+
+@of("dark-knowledge")
+def test_dark_knowledge(figure):
+    names = ("teacher", "before", "after")
+    logits = [figure.logits(name) for name in names]
+    radios = figure.box.locator("input[type=radio]")
+    assert radios.count() == len(figure.data["images"]) == 10
+    radios.first.focus()
+    for image in range(10):
+        if image:
+            figure.page.keyboard.press("ArrowRight")
+        p, before, after = (soften(x[image], 4) for x in logits)
+        for row, *expected in zip(figure.table(), p, before, after, strict=True):
+            assert row == pytest.approx([x.item() for x in expected], abs=HALF)
+        assert figure["sure"] == pytest.approx(p[figure.data["labels"][image]].item(), abs=HALF)
+        assert figure["before"] == pytest.approx((p - before).abs().sum().item() / 2, abs=HALF)
+        assert figure["after"] == pytest.approx((p - after).abs().sum().item() / 2, abs=HALF)
+    figure.press("T", "End")
+    assert figure["sure"] == pytest.approx(
+        soften(logits[0][9], 32)[figure.data["labels"][9]].item(), abs=HALF
+    )
+
+
+@of("two-humps")
+def test_two_humps(figure):
+    weights, means, deviations = (figure.logits(name) for name in ("weights", "means", "deviations"))
+    mixture = MixtureSameFamily(Categorical(weights), Normal(means, deviations))
+    x = torch.linspace(-40, 40, 8001, dtype=torch.double)
+
+    def compare(mu, sigma):
+        log_p, log_q = mixture.log_prob(x)[None], Normal(mu, sigma).log_prob(x)[None]
+        assert figure["forward"] == pytest.approx(forward_kl_loss(log_q, log_p).item(), abs=2 * HALF)
+        assert figure["reverse"] == pytest.approx(reverse_kl_loss(log_q, log_p).item(), abs=2 * HALF)
+
+    compare(1, 1.5)
+    figure.press("mu", *["ArrowLeft"] * 5)
+    compare(0.5, 1.5)
+    figure.press("sigma", *["ArrowUp"] * 3)
+    compare(0.5, 1.8)
+    for i, minimum in enumerate(figure.data["minima"]):
+        figure.box.locator("button").nth(i).focus()
+        figure.page.keyboard.press("Enter")
+        compare(minimum["mu"], minimum["sigma"])
+        least = figure["forward" if minimum["name"] == "forward" else "reverse"]
+        assert least == pytest.approx(minimum["value"], abs=2 * HALF)
+
+
+@of("article-formula")
+def test_the_article_s_temperature_moves_its_sum_and_not_its_gradient(figure):
+    z, v = figure.logits("student"), figure.logits("teacher")
+    for key, tau in [("Home", 0.5), ("End", 16)]:
+        figure.press("T", key)
+        assert figure["article-sum"] == pytest.approx(tau, abs=HALF) and figure["right-sum"] == 1
+        bare, right = gradient_sizes(z, v, 1)[1], gradient_sizes(z, v, tau)[1]
+        assert figure["article-size"] == pytest.approx(bare.item(), abs=HALF)
+        assert figure["right-size"] == pytest.approx(right.item(), abs=HALF)
+        article, ours = figure.table()
+        assert article[3:] == pytest.approx((soften(z) - soften(v)).tolist(), abs=HALF)
+        assert ours[:3] == pytest.approx(soften(z, tau).tolist(), abs=HALF)
+        assert ours[3:] == pytest.approx(((soften(z, tau) - soften(v, tau)) / tau).tolist(), abs=HALF)
+    assert math.isclose(sum(article[:3]), 16, abs_tol=1e-3)
+
+
+@pytest.mark.parametrize("kind", CHAPTERS)
+def test_without_a_script_and_on_paper_the_still_picture_stands(browser, pages, kind):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto((pages / f"chapters/{CHAPTERS[kind]}.html").as_uri())
+    seen = [
+        i for i in page.locator(".moving-still img").all() if i.is_visible()
+    ]  # of its light and dark form, one
+    assert len(seen) == list(CHAPTERS.values()).count(CHAPTERS[kind])
+    assert all(len(image.get_attribute("alt")) > 20 for image in seen)
+    page.close()
+    page = browser.new_page()
+    page.goto((pages / f"chapters/{CHAPTERS[kind]}.html").as_uri())
+    page.emulate_media(media="print")
+    assert page.locator(".moving-still").first.is_visible()
+    assert not page.locator(".moving-stage").first.is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("kind", CHAPTERS)
+def test_a_figure_is_small_and_its_controls_are_named(page, pages, kind):
+    figure = Figure(page, pages, kind)
+    assert figure.bytes < 10_240
+    assert figure.box.get_attribute("aria-label")
+    assert figure.box.locator("[role=status]").count() == 1
+    for slider in figure.box.locator("input[type=range]").all():
+        assert slider.evaluate("e => e.labels.length") == 1 and slider.get_attribute("aria-valuetext")
+    assert all(image.get_attribute("alt") for image in figure.box.locator("fieldset img").all())
+
+
+def test_other_pages_do_not_load_the_script(page, pages):
+    page.goto((pages / "index.html").as_uri())
+    assert page.locator("script[src*=moving], link[href*=moving]").count() == 0
