@@ -4,22 +4,22 @@
 
 All are run in one process, in an order drawn anew each round; medians of CPU time. F.kl_div is the
 usual T² · F.kl_div(log_softmax(z/T), softmax(v/T), "batchmean"); losses with labels stand against that and
-F.cross_entropy together.
+F.cross_entropy together. The floor adds the two inputs: what reading both and writing a gradient costs.
 """
 
-import platform
 import random
 import sys
-import time
-from pathlib import Path
-from statistics import median
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
+from machine import in_turn, machine, publish
 
 from companion import features, losses, tokens
 
 T = 4.0
+FLOOR = "floor: z + v, written once"
+THEIRS = ("torchdistill: ", "ours: ")
 SIZES = [(128, 10), (256, 1000), (64, 32000)]
 HARD = ("F.kl_div + F.cross_entropy", lambda z, v, y: kl_div(z, v, y) + F.cross_entropy(z, y))
 
@@ -36,20 +36,20 @@ def kl_div_log_target(z, v, y):
 def ours(vocabulary: int) -> dict:
     k = min(8, vocabulary)
     every = {
-        "kd": lambda z, v, y: losses.kd_loss(z, v, T),
+        "KD": lambda z, v, y: losses.kd_loss(z, v, T),
         "distillation": lambda z, v, y: losses.distillation_loss(z, v, y, T),
         "logit mse": lambda z, v, y: losses.logit_mse_loss(z, v),
         "logit mse, centred": lambda z, v, y: losses.logit_mse_loss(z, v, True),
-        "dkd": lambda z, v, y: losses.dkd_loss(z, v, y, T),
-        "dist": lambda z, v, y: losses.dist_loss(z, v, T),
-        "standardized kd": lambda z, v, y: losses.standardized_kd_loss(z, v, T),
-        "reverse kl": lambda z, v, y: tokens.reverse_kl_loss(z, v, T),
-        "generalized jsd": lambda z, v, y: tokens.generalized_jsd_loss(z, v, 0.5, T),
-        "skew kl": lambda z, v, y: tokens.skew_kl_loss(z, v, 0.1, T),
-        "sparse kd": lambda z, v, y: tokens.sparse_kd_loss(z, *_stored(v, k), T),
+        "DKD": lambda z, v, y: losses.dkd_loss(z, v, y, T),
+        "DIST": lambda z, v, y: losses.dist_loss(z, v, T),
+        "standardized KD": lambda z, v, y: losses.standardized_kd_loss(z, v, T),
+        "reverse KL": lambda z, v, y: tokens.reverse_kl_loss(z, v, T),
+        "generalized JSD": lambda z, v, y: tokens.generalized_jsd_loss(z, v, 0.5, T),
+        "skew KL": lambda z, v, y: tokens.skew_kl_loss(z, v, 0.1, T),
+        "sparse KD": lambda z, v, y: tokens.sparse_kd_loss(z, *_stored(v, k), T),
         "hint": lambda z, v, y: features.hint_loss(z, v),
         "similarity": lambda z, v, y: features.similarity_preserving_loss(z, v),
-        "rkd distance": lambda z, v, y: features.rkd_distance_loss(z, v),
+        "RKD distance": lambda z, v, y: features.rkd_distance_loss(z, v),
         "contrastive": lambda z, v, y: features.contrastive_loss(z, v),
     }
     return {f"ours: {name}": call for name, call in every.items()}
@@ -66,6 +66,7 @@ def _stored(v, k):
     return _STORE[v.data_ptr(), k]
 
 
+@cache
 def theirs() -> dict:
     try:
         from torchdistill.losses import mid_level as peer
@@ -76,12 +77,12 @@ def theirs() -> dict:
     both |= {"teacher_module_path": "t", "teacher_module_io": "output"}
     outputs = {"student_output_path": "s", "teacher_output_path": "t"}
     modules = {
-        "kd": peer.KDLoss(**both, temperature=T, alpha=0),
+        "KD": peer.KDLoss(**both, temperature=T, alpha=0),
         "distillation": peer.KDLoss(**both, temperature=T, alpha=0.1),
-        "dist": peer.DISTLoss(**both, tau=T),
-        "standardized kd": peer.LogitStdKDLoss(**both, temperature=T, alpha=0),
+        "DIST": peer.DISTLoss(**both, tau=T),
+        "standardized KD": peer.LogitStdKDLoss(**both, temperature=T, alpha=0),
         "similarity": peer.SPKDLoss(**outputs, reduction="batchmean"),
-        "rkd distance": peer.RKDLoss(**outputs, dist_factor=1, angle_factor=0, reduction="mean"),
+        "RKD distance": peer.RKDLoss(**outputs, dist_factor=1, angle_factor=0, reduction="mean"),
     }
 
     def call(module):
@@ -91,50 +92,48 @@ def theirs() -> dict:
 
 
 def measure(calls: dict, shape: tuple, repeats: int) -> dict:
-    """Median seconds of each, taken in turn."""
+    """Median seconds of each, forward and backward, taken in turn."""
     generator = torch.Generator().manual_seed(0)
     z, v = 3 * torch.randn(2, *shape, generator=generator)
     y = torch.randint(0, shape[1], shape[:1], generator=generator)
     z.requires_grad_()
-    times = {name: [] for name in calls}
-    for i in range(repeats + 3):
-        for name in random.sample(list(calls), len(calls)):
-            z.grad = None
-            start = time.thread_time()
-            calls[name](z, v, y).backward()
-            if i >= 3:
-                times[name].append(time.thread_time() - start)
-    return {name: median(t) for name, t in times.items()}
+
+    def step(call):
+        z.grad = None
+        call(z, v, y).backward()
+
+    times = in_turn({name: partial(step, call) for name, call in calls.items()}, repeats, 3)
+    times[FLOOR] = in_turn({"": lambda: z.detach() + v}, repeats, 3)[""]
+    return times
 
 
-def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    found = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
-    name = found[0] if found else platform.processor()
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{name}, {len(found) or '?'} cores, 1 thread; {versions}"
+def table(columns: dict) -> str:
+    """Multiples of F.kl_div; a torchdistill loss stands under ours of the same name."""
+    lines = [
+        "| forward and backward | " + " | ".join(map(str, columns)) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    times = [f"{1e6 * column['F.kl_div']:,.0f} µs" for column in columns.values()]
+    lines.append(f"| `F.kl_div` | {' | '.join(times)} |")
+    names = list(next(iter(columns.values())))
+    order = sorted(names[1:], key=lambda name: (":" in name, names.index(name.replace(*THEIRS))))
+    for name in order:
+        hard = name.split(": ")[-1] in ("distillation", "DKD")
+        base = HARD[0] if hard else "F.kl_div"
+        ratios = [f"{column[name] / column[base]:.2f}" for column in columns.values()]
+        lines.append(f"| {name}{' ¹' if hard else ''} | {' | '.join(ratios)} |")
+    return "\n".join([*lines, "", "¹ as a multiple of `F.kl_div` and `F.cross_entropy` together."])
 
 
-def main(repeats: int = 40) -> None:
+def main(repeats: int = 100) -> None:
     torch.set_num_threads(1)
     random.seed(0)
-    print(machine())
     columns = {}
     for shape in SIZES:
         reference = {"F.kl_div": kl_div, "F.kl_div, log_target": kl_div_log_target, HARD[0]: HARD[1]}
         calls = {**reference, **ours(shape[1]), **theirs()}
-        columns[shape] = measure(calls, shape, max(5, repeats * 20_000 // (shape[0] * shape[1] + 20_000)))
-    print(f"\n{'multiples of F.kl_div':32}" + "".join(f"{shape!s:>14}" for shape in SIZES))
-    for name in columns[SIZES[0]]:
-        hard = name.split(": ")[-1] in ("distillation", "dkd")
-        base = HARD[0] if hard else "F.kl_div"
-        row = "".join(f"{column[name] / column[base]:14.2f}" for column in columns.values())
-        print(f"{name:32}{row}{'   (of F.kl_div + F.cross_entropy)' if hard else ''}")
-    print(f"{'F.kl_div in µs':32}" + "".join(f"{1e6 * c['F.kl_div']:14.0f}" for c in columns.values()))
+        columns[shape] = measure(calls, shape, max(9, repeats * 20_000 // (shape[0] * shape[1] + 20_000)))
+    publish("losses", f"{machine()}\n\n{table(columns)}")
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ def fit_many(
         _check_run(split, one, transform, steps, batch_size, 1)
     if len({min(batch_size, len(split)) for split in splits}) > 1:
         raise ValueError(f"splits of {sorted(map(len, splits))} examples give batches of different sizes.")
+    inputs, labels = [split.x for split in splits], [split.y for split in splits]
     state, forward = stack(students)
     optimiser = torch.optim.AdamW(
         [x for x in state.values() if x.requires_grad], lr=lr, weight_decay=weight_decay, fused=True
@@ -146,11 +147,12 @@ def fit_many(
     batches = [_batches(len(s), batch_size, steps, g) for s, g in zip(splits, generators, strict=True)]
     history = [History([], [], [], steps) for _ in students]
     for index in zip(*batches, strict=True):
-        parts = [split[i] for split, i in zip(splits, index, strict=True)]
-        xs = [p.x if transform is None else transform(p.x, g) for p, g in zip(parts, generators, strict=True)]
+        xs, ys = ([data[i] for data, i in zip(side, index, strict=True)] for side in (inputs, labels))
+        if transform is not None:
+            xs = [transform(x, generator) for x, generator in zip(xs, generators, strict=True)]
         taught = [_teach(*asked) for asked in zip(teachers, xs, index, strict=True)]
-        rows = zip(losses, forward(torch.stack(xs)).unbind(), taught, parts, strict=True)
-        values = [one(z, v, part.y) for one, z, v, part in rows]
+        rows = zip(losses, forward(torch.stack(xs)).unbind(), taught, ys, strict=True)
+        values = [one(z, v, y) for one, z, v, y in rows]
         for i, (past, value) in enumerate(zip(history, values, strict=True)):
             past.loss.append(value.item())
             if not math.isfinite(past.loss[-1]):
