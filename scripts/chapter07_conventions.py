@@ -26,8 +26,10 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from companion import losses, tokens  # noqa: E402
-from tests import fault_table  # noqa: E402
+import itertools
+
+from companion import losses, tokens
+from tests import fault_table
 
 FOLDER = Path(__file__).parent.parent / "chapters/results"
 
@@ -192,7 +194,7 @@ def factor(peer) -> str:
     """Its loss over KL(p‖q) or JSD at T = 2, 4, 8: T^k, if that is what the three values say."""
     z, v = draw(8, 5)
     ratio = [float(peer.soft(z, v, T, None) / ours(peer.direction, z, v, T)) for T in (2.0, 4.0, 8.0)]
-    powers = {round(math.log2(b / a), 3) for a, b in zip(ratio, ratio[1:], strict=False)}
+    powers = {round(math.log2(b / a), 3) for a, b in itertools.pairwise(ratio)}
     return {0.0: "none", 2.0: "T²"}.get(powers.pop(), "another") if len(powers) == 1 else "another"
 
 
