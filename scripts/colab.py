@@ -22,7 +22,13 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "theme"))
 from book import repository_url  # noqa: E402
 
-LOCAL = '"..[book]"'
+LOCAL = '    check_call([executable, "-m", "pip", "install", "-q", "..[book]"])\n'
+# The checkout brings the stored runs that a chapter draws; after a restart of the kernel it is there already.
+PUBLISHED = """    check_call(["git", "clone", "-q", "--depth", "1", "{url}", "book"])
+    check_call([executable, "-m", "pip", "install", "-q", "./book[book]"])
+if path.isdir("book"):
+    chdir("book/{folder}")
+"""
 PLACE = "CODE-CELL-{}-STANDS-HERE"
 
 
@@ -81,7 +87,7 @@ def flatten(node, number: tuple) -> None:
     node.replace_self([heading, *(c for child in rest for c in (child.children or [child]))])
 
 
-def for_colab(notebook: nbformat.NotebookNode, text: str, url: str) -> nbformat.NotebookNode:
+def for_colab(notebook: nbformat.NotebookNode, text: str, url: str, folder: str) -> nbformat.NotebookNode:
     """Put `text` between the code cells and point the set-up cell at the repository."""
     parts = re.split(PLACE.format(r"(\d+)"), text)
     before = dict(zip(map(int, parts[1::2]), parts[0::2], strict=False))
@@ -92,8 +98,9 @@ def for_colab(notebook: nbformat.NotebookNode, text: str, url: str) -> nbformat.
     notebook.cells = made + markdown(parts[-1], len(notebook.cells))
     setup = [cell for cell in made if LOCAL in cell.source]
     if len(setup) != 1:
-        raise ValueError(f"one set-up cell must install {LOCAL}; found {len(setup)}.")
-    setup[0].source = setup[0].source.replace(LOCAL, f'"companion[book] @ git+{url}"')
+        raise ValueError(f"one set-up cell must install the checkout; found {len(setup)}.")
+    installed = setup[0].source.replace(LOCAL, PUBLISHED.format(url=url, folder=folder))
+    setup[0].source = installed.replace("from subprocess", "from os import chdir, path\nfrom subprocess", 1)
     return notebook
 
 
@@ -115,7 +122,7 @@ def main(out: str) -> None:
             target = Path(out) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             notebook = nbformat.read(ROOT / name, as_version=4)
-            nbformat.write(for_colab(notebook, page.read_text(encoding="utf-8"), url), target)
+            nbformat.write(for_colab(notebook, page.read_text(encoding="utf-8"), url, name.parent), target)
             print(target)
 
 

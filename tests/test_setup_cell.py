@@ -11,22 +11,44 @@ import pytest
 
 from tests.test_notebooks import CHAPTERS, NOTEBOOKS, ROOT, cells, tags
 
+sys.path.append(str(ROOT / "scripts"))
+from colab import for_colab
 
-def test_setup_cell_in_an_empty_environment(tmp_path):
-    """The cell finds no companion, installs it from the checkout with what chapters need, and imports it."""
-    source = next(c for c in cells(CHAPTERS[0], "code") if "setup" in tags(c)).source
-    after = "\nfrom companion import data\nprint(len(data.fashion('val')), data.fashion_teacher(0).classes)\n"
-    script = tmp_path / "cell.py"
-    script.write_text(source + after)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """Run a cell's source in a virtual environment that holds nothing, from a folder; give its output's lines."""
+    place = tmp_path_factory.mktemp("empty")
+    subprocess.run([sys.executable, "-m", "venv", place / "env"], check=True)
     # The pins keep pip from taking a newer PyTorch than the book's, several gigabytes of it.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
     env |= {"PIP_CONSTRAINT": str(ROOT / "requirements.txt"), "MPLBACKEND": "agg"}
-    run = subprocess.run(
-        [tmp_path / "env/bin/python", script], cwd=ROOT / "chapters", env=env, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "5000 10"
+
+    def run(source, folder):
+        python, script = place / "env/bin/python", place / "cell.py"
+        subprocess.run([python, "-m", "pip", "uninstall", "-qy", "companion"], check=True, env=env)
+        script.write_text(source)
+        done = subprocess.run([python, script], cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+def test_setup_cell_in_an_empty_environment(empty):
+    """The cell finds no companion, installs it from the checkout with what chapters need, and imports it."""
+    source = next(c for c in cells(CHAPTERS[0], "code") if "setup" in tags(c)).source
+    after = "\nfrom companion import data\nprint(len(data.fashion('val')), data.fashion_teacher(0).classes)\n"
+    assert empty(source + after, ROOT / "chapters")[-1] == "5000 10"
+
+
+def test_published_set_up_brings_the_stored_runs(empty, tmp_path):
+    """As in Colab: an empty folder, and a repository to clone, for which this checkout stands."""
+    notebook = nbformat.read(ROOT / "chapters/05_project.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if "setup" in tags(c))
+    for_colab(notebook, "", str(ROOT), "chapters")
+    after = "\nprint(path.exists('results/05_controls.csv'), companion.__version__)\n"
+    assert empty(cell.source + after, tmp_path)[-1].startswith("True ")
 
 
 URL = "https://example.org/somebody/book"
@@ -58,7 +80,14 @@ def test_published_copy(published, path):
     made = [c for c in copy.cells if c.cell_type == "code"]
     changed = [(a.source, b.source) for a, b in zip(cells(path, "code"), made, strict=True) if a != b]
     assert len(changed) == 1
-    assert changed[0][1] == changed[0][0].replace('"..[book]"', f'"companion[book] @ git+{URL}"')
+    added = [line for line in changed[0][1].splitlines() if line not in changed[0][0].splitlines()]
+    assert [line.strip() for line in added] == [
+        "from os import chdir, path",
+        f'check_call(["git", "clone", "-q", "--depth", "1", "{URL}", "book"])',
+        'check_call([executable, "-m", "pip", "install", "-q", "./book[book]"])',
+        'if path.isdir("book"):',
+        f'chdir("book/{path.parent.name}")',
+    ]
 
     def squeezed(text):
         return re.sub(r"\s", "", text)
