@@ -8,3 +8,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_configure(config):
     config.addinivalue_line("markers", "equation(label): checks the equation of that label in a chapter")
     config.addinivalue_line("markers", "erratum(id): shows what a row of reference/errata says")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Where the fault suite ran, its table stands below the dots: cases × losses."""
+    ran = [r for key in ("passed", "failed") for r in terminalreporter.getreports(key)]
+    if any("test_faults.py::test_fault[" in report.nodeid for report in ran):
+        from tests.fault_table import table
+
+        terminalreporter.section("fault suite")
+        terminalreporter.write_line(table())
