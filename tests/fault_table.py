@@ -161,7 +161,7 @@ def _rkd_angle(z, v, T, y):
 
 
 def _contrastive(z, v, T, y):
-    cosine = F.normalize(z) @ F.normalize(v).T / 0.1
+    cosine = F.normalize(z) @ F.normalize(v).T / T
     own = torch.arange(len(z))
     return (F.cross_entropy(cosine, own) + F.cross_entropy(cosine.T, own)) / 2
 
@@ -218,7 +218,8 @@ LOSSES = {
     ),
     "RKD angle": Loss(lambda z, v, T, mask, y: features.rkd_angle_loss(z, v), _rkd_angle, wrong=ONLY_N),
     "contrastive": Loss(
-        lambda z, v, T, mask, y: features.contrastive_loss(z, v), _contrastive, divergence=False
+        lambda z, v, T, mask, y: features.contrastive_loss(z, v, T),
+        _contrastive, frozenset({"T"}), divergence=False,
     ),
 }  # fmt: skip
 
