@@ -61,8 +61,9 @@ test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of 
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
 	$(PEERS)/bin/python -m pytest tests/peers
 
-bench: $(READY)  ## time of each loss as a multiple of F.kl_div's
-	$(BIN)/python benchmarks/losses.py
+bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 5 minutes)
+	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py
+	$(BIN)/python benchmarks/training.py
 
 run: $(READY)  ## run the notebooks and store their outputs: make run, or make run NOTEBOOKS=chapters/04_mathematics.ipynb
 	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; \
