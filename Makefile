@@ -8,7 +8,7 @@ EXTRAS ?= peers
 COLAB  ?= _build/colab
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
-CHROMIUM ?= chromium
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 PAGES  := _build/html/index.html
 NOTEBOOKS = $(sort $(wildcard chapters/*.ipynb reference/*.ipynb))
 SOURCES = $(NOTEBOOKS) $(wildcard *.md reference/*.md reference/*.bib theme/* theme/static/*) _config.yml _toc.yml
@@ -16,7 +16,7 @@ STRICT ?= -W -n --keep-going
 # One thread a process: two would fight over the cores, and the last bits would change.
 export OMP_NUM_THREADS = 1
 
-.PHONY: book test test-unit test-notebooks test-seeds test-pages test-peers bench run lint serve lab colab clean help
+.PHONY: book test test-unit test-notebooks test-seeds test-pages test-peers bench run lint pdf epub downloads serve lab colab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
@@ -72,20 +72,26 @@ run: $(READY)  ## run the notebooks and store their outputs: make run, or make r
 lint: $(READY)  ## ruff over package, tests, scripts and notebooks
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-pdf: $(READY)  ## the book as one PDF (needs Chromium)
-	@command -v $(CHROMIUM) >/dev/null || { echo "make pdf prints with Chromium. Install it (Debian: apt-get install chromium) or pass CHROMIUM=…"; exit 1; }
-	$(BIN)/jupyter-book build . --path-output _build/pdf --builder custom --custom-builder singlehtml
-	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-background-networking --no-pdf-header-footer \
-		--generate-pdf-document-outline --virtual-time-budget=60000 --print-to-pdf=_build/book.pdf \
-		"file://$(CURDIR)/_build/pdf/_build/singlehtml/index.html"
-	@test -s _build/book.pdf && echo "Made $(CURDIR)/_build/book.pdf"
+pdf: $(READY)  ## the book as one PDF (needs Chromium or Chrome)
+	@test -n "$(CHROMIUM)" || { echo "make pdf prints with Chromium. Install it (Debian: apt-get install chromium) or pass CHROMIUM=…"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
+	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/pdf --builder custom --custom-builder singlehtml
+	$(BIN)/python scripts/print_pdf.py _build/pdf/_build/singlehtml/index.html _build/book.pdf "$(CHROMIUM)"
+	@echo "Made $(CURDIR)/_build/book.pdf"
+
+epub: $(READY)  ## the book as one EPUB
+	rm -rf _build/epub/_build/epub  # what lies there is packed
+	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/epub --builder custom --custom-builder epub
+	@cp _build/epub/_build/epub/book.epub _build/book.epub && echo "Made $(CURDIR)/_build/book.epub"
+
+downloads: book pdf epub  ## PDF and EPUB put beside the pages, and linked from the front page
+	cp _build/book.pdf _build/book.epub _build/html
+	$(BIN)/jupyter-book build . $(STRICT)
 
 serve: book  ## read the built pages at http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
-# Trusted, so that the stored figures show before anything is run; scripts/lab: no question about news.
-lab: $(READY)  ## open the chapters in Jupyter, chapter 1 first
-	@$(BIN)/jupyter trust chapters/*.ipynb > /dev/null
+lab: $(READY)  ## open the chapters in Jupyter
 	$(BIN)/jupyter lab chapters/01_background.ipynb --LabApp.app_settings_dir=$(CURDIR)/scripts/lab
 
 colab: $(READY)  ## chapters for Colab, in plain Markdown (needs BOOK_REPOSITORY)

@@ -35,7 +35,7 @@ def configure(app, config) -> None:
 
 def copy_mathjax(app) -> None:
     """Put MathJax beside the pages, so that formulas show without a network and no third party is asked."""
-    if app.builder.format != "html":
+    if app.builder.format != "html" or app.builder.name == "epub":
         return
     source = Path(find_spec("sphinx-mathjax-offline").submodule_search_locations[0]) / MATHJAX
     found = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -50,6 +50,7 @@ def setup(app) -> dict:
     app.setup_extension("figures")
     app.setup_extension("pagefacts")
     app.setup_extension("api")
+    app.setup_extension("ebook")
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -45,7 +45,7 @@ def show_both(app, pagename, templatename, context, doctree) -> None:
 
 
 def write_both(app, exception) -> None:
-    if exception or app.builder.format != "html":
+    if exception or app.builder.format != "html" or app.builder.name == "epub":
         return
     for path in (Path(app.outdir) / "_images").glob("*.svg"):
         svg = path.read_text(encoding="utf-8")
