@@ -91,7 +91,9 @@ downloads: book pdf epub  ## PDF and EPUB put beside the pages, and linked from 
 serve: book  ## read the built pages at http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
-lab: $(READY)  ## open the chapters in Jupyter
+# Trusted, so that the stored figures show before anything is run; scripts/lab: no question about news.
+lab: $(READY)  ## open the chapters in Jupyter, chapter 1 first
+	@$(BIN)/jupyter trust chapters/*.ipynb > /dev/null
 	$(BIN)/jupyter lab chapters/01_background.ipynb --LabApp.app_settings_dir=$(CURDIR)/scripts/lab
 
 colab: $(READY)  ## chapters for Colab, in plain Markdown (needs BOOK_REPOSITORY)
