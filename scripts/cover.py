@@ -1,4 +1,4 @@
-"""The cover, logo and favicon: python scripts/cover.py
+"""The cover, its copy for links, logo and favicon: python scripts/cover.py
 
 The cover is a run: a shipped teacher's answers to one test shirt become the lesson of a student that never saw it.
 """
@@ -36,7 +36,7 @@ def answers():
 
 def cover() -> None:
     x, teacher, before, after = (a.detach() for a in answers())
-    _, axes = plt.subplots(1, 4, figsize=(9, 2.9), width_ratios=(1.1, 1, 1, 1))
+    figure, axes = plt.subplots(1, 4, figsize=(9, 2.9), width_ratios=(1.1, 1, 1, 1))
     axes[0].imshow(1 - x[0, 0].numpy(), interpolation="nearest")
     axes[0].set(title="one image", xticks=[], yticks=[])
     panels = [("the teacher's answer", teacher, TEACHER), ("student before", before, STUDENT)]
@@ -48,6 +48,12 @@ def cover() -> None:
         ax.set_yticks(range(10), data.FASHION_CLASSES if ax is axes[1] else [""] * 10, fontsize=9)
         ax.tick_params(length=0)
     plt.savefig(STATIC / "cover.svg", metadata={"Date": None}, transparent=True)
+    # The card that other sites show beside a link: 1200 × 630 pixels, not transparent.
+    figure.set_size_inches(12, 6.3)
+    figure.suptitle("Knowledge Distillation, Checked", fontsize=34, fontweight="bold", color="#222832")
+    figure.get_layout_engine().set(rect=(0.03, 0.05, 0.94, 0.9), h_pad=0.2)
+    with plt.rc_context({"savefig.bbox": "standard"}):
+        plt.savefig(STATIC / "cover.png", dpi=100, facecolor="white", metadata={"Software": None})
     for name, p in (("teacher", teacher), ("before", before), ("after", after)):
         print(name, [round(float(v), 3) for v in p])
 

@@ -10,6 +10,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import finding
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
@@ -76,6 +77,7 @@ class Api(SphinxDirective):
 
     def entry(self, node) -> nodes.container:
         entry = nodes.container(classes=["api-entry"], ids=[f"api-{self.arguments[0]}-{node.name}"])
+        entry.append(finding.entry([node.name], entry["ids"][0]))
         text = signature(node)
         entry.append(nodes.literal_block(text, text, language="text"))
         lines = docstring(ast.get_docstring(node) or "")

@@ -20,9 +20,25 @@ def repository_url() -> str:
     return f"{server}/{name}" if server and name else ""
 
 
+def pages_url() -> str:
+    """Where the pages are published, with a slash at its end: BOOK_PAGES_URL, or the repository's GitHub Pages.
+
+    Empty while nothing is known: then no page states an address of its own.
+    """
+    if url := os.environ.get("BOOK_PAGES_URL"):
+        return url.rstrip("/") + "/"
+    where = urlparse(repository_url())
+    if where.hostname != "github.com":
+        return ""
+    owner, name = where.path.strip("/").split("/")[:2]
+    site = f"{owner.lower()}.github.io"
+    return f"https://{site}/" if name.lower() == site else f"https://{site}/{name}/"
+
+
 def configure(app, config) -> None:
     """Repository and Colab buttons where there is an address to lead to, and none where there is not."""
     config.mathjax_path = "tex-svg.js"
+    config.html_baseurl = pages_url()
     options, url = config.html_theme_options, repository_url()
     options["repository_url"], options["use_repository_button"] = url, bool(url)
     if urlparse(url).hostname == "github.com":  # the only host that Colab opens notebooks from
@@ -51,6 +67,8 @@ def setup(app) -> dict:
     app.setup_extension("pagefacts")
     app.setup_extension("api")
     app.setup_extension("ebook")
+    app.setup_extension("finding")
+    app.add_js_file("maths.js", priority=400, defer="defer")  # deferred scripts run in order: before MathJax
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,6 +5,7 @@ import re
 from html import escape
 from pathlib import Path
 
+from book import pages_url
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
@@ -89,6 +90,12 @@ def dress(app, pagename, templatename, context, doctree) -> None:
             f'<meta property="og:title" content="{re.sub("&lt;.*?&gt;", "", title)}" />'
             f'<meta property="og:description" content="{text}" />'
         )
+        if home := pages_url():  # these two must be whole addresses
+            context["metatags"] += (
+                f'<meta property="og:url" content="{home}{pagename}.html" />'
+                f'<meta property="og:image" content="{home}_static/cover.png" />'
+                '<meta name="twitter:card" content="summary_large_image" />'
+            )
     context["body"] = body
 
 
