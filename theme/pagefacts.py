@@ -12,7 +12,7 @@ from sphinx.util.docutils import SphinxDirective
 
 TESTS = Path(__file__).parent.parent / "tests"
 EQUATION = re.compile(r'(id="equation-(eq-[\w-]+)">\s*<span class="eqno">.*?)(</span>)', re.S)
-CLAIM = re.compile(r"(^|<pre><span></span>)(✓ [^\n<]*)", re.M)
+CLAIM = re.compile(r"(^|<pre><span></span>)(✓ [^\n<]*)\n?", re.M)  # the mark is a block, which ends its line
 # docutils' roles for a bibliography: one is deprecated, and a list of ours may hold nothing else.
 CITATION_ROLE = re.compile(r' role="list"(?= class="citation-list")| role="doc-biblioentry"')
 WORDS_A_MINUTE, LINES_A_MINUTE = 200, 20  # prose, code
