@@ -1,15 +1,28 @@
-"""The look: contrast of the colours on their pages, figures in two copies, formulas joined to their tests."""
+"""The look: contrast of the colours on their pages, figures in two copies, formulas joined to tests; finding the way."""
 
+import ast
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 THEME = Path(__file__).parent.parent / "theme"
 sys.path.insert(0, str(THEME))
 
+import api  # noqa: E402
+import book  # noqa: E402
+import ebook  # noqa: E402
 import figures  # noqa: E402
+import finding  # noqa: E402
+import pagefacts  # noqa: E402
 
 from companion import plotting  # noqa: E402
 
@@ -59,3 +72,195 @@ def test_recolouring_leaves_other_colours_and_does_not_repeat():
     once = figures.recoloured('<path style="fill: #2F7FC1; stroke: #123456"/>', dark=False)
     assert once == '<path style="fill: #1b66a8; stroke: #123456"/>'
     assert figures.recoloured(once, dark=False) == once
+
+
+def test_a_formula_becomes_mathml_with_its_source_as_the_alternative():
+    math = ElementTree.fromstring(ebook.mathml(r"p_c < \frac{e^{z_c/T}}{2}", "inline"))
+    names = [element.tag.split("}")[1] for element in math.iter()]
+    assert math.tag == "{http://www.w3.org/1998/Math/MathML}math" and "mfrac" in names and "msub" in names
+    assert math.get("alttext") == r"p_c < \frac{e^{z_c/T}}{2}" and math.get("display") == "inline"
+
+
+def test_lines_of_a_formula_become_rows():
+    rows = ElementTree.fromstring(ebook.mathml(r"a &= b \\ c &= d", "block"))
+    assert [element.tag.split("}")[1] for element in rows.iter()].count("mtr") == 2
+
+
+@pytest.mark.parametrize("latex", [r"x + \nosuchmacro{y}", r"\begin{gathered}a &= b \\ c &= d\end{gathered}"])
+def test_a_formula_that_the_converter_does_not_know_is_refused(latex):
+    with pytest.raises(ValueError, match=r"latex2mathml left (.nosuchmacro|&) in the formula"):
+        ebook.mathml(latex, "inline")
+
+
+def tree_of_two_pages():
+    """What Sphinx makes for one page of the whole book: two files, each with an id1, and a link to the second."""
+    document = new_document("index")
+    for page in ("chapters/a", "reference/b"):
+        file = addnodes.start_of_file(docname=page)
+        file += nodes.target(ids=["id1"])
+        file += nodes.target(ids=[page[-1], "id1"])
+        document += file
+    document[0] += nodes.reference(refuri="#document-reference/b#id1")
+    document[0] += nodes.reference(refuri="#document-reference/b#b")
+    document[1] += nodes.reference(refid="id1")
+    return document
+
+
+def test_on_one_page_for_the_whole_book_ids_are_unique_and_links_follow():
+    document = tree_of_two_pages()
+    ebook.unique_ids(SimpleNamespace(builder=SimpleNamespace(name="singlehtml")), document, "index")
+    ids = [i for node in document.findall(nodes.target) for i in node["ids"]]
+    assert ids == ["chapters-a-id1", "a", "reference-b-id1", "b"]
+    links = [node.get("refuri") or node["refid"] for node in document.findall(nodes.reference)]
+    assert links == ["#document-reference/b#reference-b-id1", "#document-reference/b#b", "reference-b-id1"]
+
+
+def test_the_front_page_offers_downloads_only_where_both_lie_beside_it(tmp_path):
+    tags = set()
+    app = SimpleNamespace(outdir=tmp_path, tags=tags)
+    for name in ebook.DOWNLOADS:
+        ebook.configure(app, SimpleNamespace(html_title="t", author="a"))
+        assert not tags
+        (tmp_path / name).touch()
+    ebook.configure(app, SimpleNamespace(html_title="t", author="a"))
+    assert tags == {"downloads"}
+
+
+def test_a_figure_keeps_its_room_while_it_loads(tmp_path):
+    (tmp_path / "a.svg").write_text('<svg xmlns="x" width="300pt" height="150.3pt" viewBox="0 0 1 1"/>')
+    html = '<img alt="bars" src="../_images/a.svg" /><img src="_images/other.svg" />'
+    found = figures.sized(html, {"a.svg": tmp_path / "a.svg"})
+    assert '<img width="400" height="200" alt="bars"' in found and '<img src="_images/other.svg" />' in found
+
+
+# ------------------------------------------------------------------------------------- pages, formulas, functions
+
+
+@pytest.fixture
+def nowhere(monkeypatch):
+    """An environment that knows no address."""
+    for name in ("BOOK_REPOSITORY", "BOOK_PAGES_URL", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({}, ""),
+        ({"BOOK_PAGES_URL": "https://book.example/kd"}, "https://book.example/kd/"),
+        ({"BOOK_REPOSITORY": "https://github.com/Someone/book"}, "https://someone.github.io/book/"),
+        ({"BOOK_REPOSITORY": "https://github.com/some/some.github.io/"}, "https://some.github.io/"),
+        ({"BOOK_REPOSITORY": "https://git.example/some/book"}, ""),
+        (
+            {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "a/b"},
+            "https://a.github.io/b/",
+        ),
+    ],
+)
+def test_the_pages_address_is_derived_and_never_invented(nowhere, environment, address):
+    for name, value in environment.items():
+        nowhere.setenv(name, value)
+    assert book.pages_url() == address
+
+
+@pytest.mark.parametrize(
+    ("tex", "typed"),
+    [
+        (r"\alpha", ["α", "alpha"]),
+        (r"\mathrm{KL}(p \Vert q)", ["KL"]),
+        ("T^2", ["T²"]),
+        (r"h_s,\ h_t", ["h_s", "h_t"]),
+        (r"\tilde z,\ \tilde v", ["z", "v"]),
+        (r"x + y", []),
+    ],
+)
+def test_symbols_as_a_reader_types_them(tex, typed):
+    assert finding.spellings(tex) == typed
+
+
+def test_docstrings_become_lists_with_links_to_formulas():
+    text = """Soft term, T² KL(p ‖ q) (eq-kd-loss).
+
+Args:
+    z: logits (N, C),
+        finite.
+    T: above 0 | *not* 1.
+
+Raises:
+    ValueError: z_s `is_bad`."""
+    lines = api.docstring(text)
+    assert lines[0] == "Soft term, T² KL(p ‖ q) {eq}`eq-kd-loss`."
+    assert "**Args**" in lines and "**Raises**" in lines
+    assert "- z: logits (N, C)," in lines and "  finite." in lines
+    assert r"- T: above 0 \| \*not\* 1." in lines and r"- ValueError: z\_s `is_bad`." in lines
+
+
+def test_signatures():
+    function, kind = ast.parse("def f(a, b=2) -> float: pass\nclass A: pass").body
+    assert (api.signature(function), api.signature(kind)) == ("f(a, b=2) → float", "class A")
+
+
+def test_the_reference_finds_chapters_by_their_code():
+    users = {page for page, code in api.chapter_code().items() if "kd_loss" in code}
+    assert "04_mathematics" in users and len(api.chapter_code()) >= 9
+
+
+def test_formulas_lead_to_their_tests():
+    tests = pagefacts.equation_tests()
+    files = {name for name, _ in tests["eq-kd-loss"]}
+    assert files and all((THEME.parent / "tests" / name).exists() for name in files)
+    assert all(source.startswith("def test_") for found in tests.values() for _, source in found)
+
+
+def test_claims_are_marked_line_by_line():
+    html = "<pre><span></span>✓ one\nn = 2\n✓ two\n✓ three\n</pre> and a ✓ in the text"
+    marked = pagefacts.CLAIM.sub(lambda m: f"{m[1]}[{m[2]}]", html)
+    assert marked == "<pre><span></span>[✓ one]n = 2\n[✓ two][✓ three]</pre> and a ✓ in the text"
+
+
+def doctree(*children):
+    document = new_document("page")
+    document.extend(children)
+    return document
+
+
+def test_reading_time_counts_words_and_code_but_no_output():
+    code = nodes.container("", nodes.literal_block("", "x = 1\n" * 39), classes=["cell_input"])
+    output = nodes.container("", nodes.literal_block("", "1\n" * 900), classes=["cell_output", "output"])
+    words = nodes.paragraph("", "word " * 400)
+    assert pagefacts.minutes(doctree(words)) == 2
+    assert pagefacts.minutes(doctree(words, code, output)) == 4
+    assert pagefacts.minutes(doctree(nodes.paragraph("", "short"))) == 1
+
+
+def test_description_is_the_first_paragraph_cut_between_words():
+    assert pagefacts.description(doctree(nodes.paragraph("", "A  small\nbook."))) == "A small book."
+    long = pagefacts.description(doctree(nodes.paragraph("", "word " * 100)))
+    assert len(long) <= 300 and long.endswith("word…")
+    assert pagefacts.description(doctree()) == ""
+
+
+@pytest.mark.parametrize("address", ["", "https://book.example/kd/"])
+def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_path, address):
+    """A page built by Sphinx with this part of the theme."""
+    if address:
+        nowhere.setenv("BOOK_PAGES_URL", address)
+    (tmp_path / "index.rst").write_text(
+        "Title\n=====\n\nFirst *words*.\n\n.. math:: a = b\n   :label: eq-a\n"
+    )
+    settings = {"extensions": ["pagefacts", "finding"], "html_baseurl": address, "project": "A book"}
+    with docutils_namespace():
+        app = Sphinx(
+            tmp_path, None, tmp_path / "out", tmp_path / "trees", "html", settings, status=None, warning=None
+        )
+        app.build()
+    out = tmp_path / "out"
+    page = (out / "index.html").read_text()
+    assert bool(address) == (out / "404.html").exists() == (out / "sitemap.xml").exists()
+    assert bool(address) == ("og:url" in page) == ("og:image" in page)
+    assert '"eq-a": [[0, "equation-eq-a", true]]' in (out / "searchindex.js").read_text()
+    if address:
+        assert "<loc>https://book.example/kd/index.html</loc>" in (out / "sitemap.xml").read_text()
+        assert 'content="https://book.example/kd/_static/cover.png"' in page
+        assert 'href="https://book.example/kd/index.html"' in (out / "404.html").read_text()

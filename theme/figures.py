@@ -17,6 +17,7 @@ COLOURS = {
     "#767676": ("#4c545f", "#b9c1cc"),  # ink
 }
 DRAWN = re.compile("|".join(COLOURS), re.I)
+SIZE = re.compile(r'<svg\b[^>]*?\bwidth="([\d.]+)pt" height="([\d.]+)pt"')
 IMAGE = re.compile(r'<img\b[^>]*\bsrc="[^"]*_images/[^"/]+(\.svg)"[^>]*>')
 
 
@@ -39,9 +40,24 @@ def _classed(tag: str, name: str) -> str:
     return lazy.replace("<img", f'<img class="{name}"', 1)
 
 
+def sized(html: str, files: dict[str, Path]) -> str:
+    """Each figure with its width and height, so that the page keeps the room while it loads. files: name → source."""
+
+    def with_size(found: re.Match) -> str:
+        source = files.get(found[0].rsplit("_images/", 1)[1].split('"')[0])
+        size = source and SIZE.search(source.read_text(encoding="utf-8"))
+        if not size or " width=" in found[0] or " style=" in found[0]:
+            return found[0]
+        width, height = (round(float(points) * 4 / 3) for points in size.groups())
+        return found[0].replace("<img", f'<img width="{width}" height="{height}"', 1)
+
+    return IMAGE.sub(with_size, html)
+
+
 def show_both(app, pagename, templatename, context, doctree) -> None:
     if app.builder.format == "html" and app.builder.name != "epub" and "body" in context:
-        context["body"] = IMAGE.sub(pair, context["body"])
+        files = {name: Path(app.srcdir, uri) for uri, name in app.builder.images.items()}
+        context["body"] = IMAGE.sub(pair, sized(context["body"], files))
 
 
 def write_both(app, exception) -> None:

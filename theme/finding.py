@@ -37,7 +37,7 @@ def spellings(tex: str) -> list[str]:
     """What a reader may type for the symbols in a cell of the notation: \\alpha → α, alpha; \\mathrm{KL}(…) → KL."""
     found = []
     for symbol in tex.split(","):
-        symbol = re.sub(r"\\(tilde|bar)|[\\ ]$", "", symbol.strip()).strip()
+        symbol = re.sub(r"\\(tilde|bar|,| )", "", symbol).strip()
         if operator := re.match(r"\\mathrm\{(\w+)\}", symbol):
             found.append(operator[1])
         elif (name := re.fullmatch(r"\\([a-z]+)", symbol)) and greek(name[1]):
