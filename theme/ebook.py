@@ -60,10 +60,10 @@ class Book(Epub3Builder):
 def mathml(latex: str, display: str) -> str:
     """A formula as MathML; its source stays readable as the alternative text."""
     if r"\\" in latex and r"\begin" not in latex:
-        latex = rf"\begin{{aligned}}{latex}\end{{aligned}}"
+        latex = rf"\begin{{split}}{latex}\end{{split}}"
     markup = convert(latex, display=display)
-    if lost := re.search(r"\\[a-zA-Z]+", markup):
-        raise ValueError(f"latex2mathml does not know {lost[0]} in the formula: {latex}")
+    if lost := re.search(r"\\[a-zA-Z]+|>&<", markup):  # unknown to it, it passes a name or an & on as text
+        raise ValueError(f"latex2mathml left {lost[0].strip('<>')} in the formula as it is: {latex}")
     return markup.replace("<math ", f'<math alttext="{escape(latex)}" ', 1)
 
 
