@@ -1,13 +1,15 @@
-"""Chapter 8: what fairness is measured by, on a teacher that has hardly seen one class."""
+"""Chapter 8: its equations, its two exercises, and a teacher that has hardly seen one class."""
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from companion import data
+from companion import checks, data
 from companion.losses import distillation_loss
-from companion.metrics import accuracy, paired_interval
+from companion.metrics import accuracy, agreement, paired_interval
 from companion.models import MLP
 from companion.training import fit, teacher_logits
 
@@ -34,3 +36,115 @@ def test_a_student_inherits_the_class_that_its_teacher_neglects():
             right[name].append(accuracy(teacher_logits(model, of_class.x), of_class.y))
     assert paired_interval(right["alone"], right["teacher"]).low > 10
     assert paired_interval(right["alone"], right["taught"]).low > 10
+
+
+@pytest.mark.equation("eq-not-followed")
+def test_a_student_with_room_and_steps_has_nothing_unfitted():
+    """A network can memorise ten answers: then all its disagreement is on new images. Untrained, most is on both."""
+    train, _, test = data.digits(0)
+    teacher, student = MLP(64, 256, 10, seed=0), MLP(64, 256, 10, seed=1)
+    fit(teacher, train, steps=300, lr=3e-3)
+    few = train[:10]
+
+    def parts():
+        seen = agreement(teacher_logits(student, few.x), teacher_logits(teacher, few.x))
+        new = agreement(teacher_logits(student, test.x), teacher_logits(teacher, test.x))
+        return 100 - seen, seen - new, 100 - new
+
+    before = parts()
+    fit(student, few, partial(distillation_loss, T=4, alpha=1), teacher, steps=300, lr=3e-3)
+    after = parts()
+    for not_fitted, not_generalised, missing in (before, after):
+        assert not_fitted + not_generalised == pytest.approx(missing)
+    assert before[0] > 50
+    assert after[0] == 0 and after[1] > 20
+
+
+@pytest.mark.equation("eq-regret")
+def test_regret_of_chance_is_the_mean_distance_from_the_best():
+    """A blind choice pays the mean gap; one by noisy scores pays less the less noise there is; T* pays nothing."""
+    generator = np.random.default_rng(0)
+    truth = np.array([80.0, 82.0, 83.0, 81.0, 79.0])
+    test = truth + generator.normal(0, 0.3, (4000, 5))
+    star = test.mean(0).argmax()
+    assert star == 2
+
+    def regret(pick):
+        return (test[:, star] - test[np.arange(4000), pick]).mean()
+
+    assert regret(np.full(4000, star)) == 0
+    assert regret(generator.integers(0, 5, 4000)) == pytest.approx((truth.max() - truth).mean(), abs=0.1)
+    noisy = [regret((truth + generator.normal(0, s, (4000, 5))).argmax(1)) for s in (0.1, 1.0, 4.0)]
+    assert noisy[0] == pytest.approx(0, abs=0.02)
+    assert noisy[0] + 0.2 < noisy[1] < noisy[2] - 0.2 < (truth.max() - truth).mean()
+
+
+@pytest.mark.equation("eq-log-prior")
+def test_less_the_log_prior_is_the_posterior_of_balanced_classes():
+    """Three normal densities of known shares: the logits of one posterior become those of the balanced one."""
+    x = np.linspace(-4, 4, 41)
+    density = np.stack([stats.norm(mean, 1).pdf(x) for mean in (-1, 0, 2)], 1)
+    counts = np.array([700.0, 70.0, 7.0])
+    posterior = density * counts / (density * counts).sum(1, keepdims=True)
+    v = torch.tensor(posterior).log() + torch.linspace(-3, 3, 41, dtype=torch.double)[:, None]
+    corrected = v - torch.tensor(counts / counts.sum()).log()
+    balanced = density / density.sum(1, keepdims=True)
+    assert np.allclose(corrected.softmax(-1), balanced, rtol=1e-10)
+    assert (posterior.argmax(1) > 0).mean() < 0.5 * (balanced.argmax(1) > 0).mean()
+
+
+# ----------------------------------------------------------------------------------------------- exercises
+
+
+def picked(val, test):
+    return torch.stack([row[i] for row, i in zip(test, val.argmax(1), strict=True)])
+
+
+def top(test):
+    return test.mean(0).max()
+
+
+REGRET = {
+    "✓ regret": lambda val, test: top(test) - picked(val, test).mean(),
+    "turned round": lambda val, test: picked(val, test).mean() - top(test),
+    "of each seed: take the mean": lambda val, test: top(test) - picked(val, test),
+    "saw the test scores": lambda val, test: top(test) - test.max(1).values.mean(),
+    "validation score of the choice": lambda val, test: top(test) - val.max(1).values.mean(),
+    "not the best of each seed": lambda val, test: test.max(1).values.mean() - picked(val, test).mean(),
+    "for all seeds together": lambda val, test: top(test) - test[:, val.mean(0).argmax()].mean(),
+    "mixed up": lambda val, test: top(test.T) - picked(val.T, test.T).mean(),
+    "the result differs": lambda val, test: test.sum(),
+    "not attempted": lambda val, test: None,
+}
+
+
+def shares(counts):
+    return counts / counts.sum()
+
+
+BALANCED = {
+    "✓ balanced_targets": lambda v, n, T: ((v - n.log()) / T).softmax(-1),
+    "nothing is taken off": lambda v, n, T: (v / T).softmax(-1),
+    "more common still": lambda v, n, T: ((v + n.log()) / T).softmax(-1),
+    "the logarithm is missing": lambda v, n, T: ((v - shares(n)) / T).softmax(-1),
+    "the counts are taken off": lambda v, n, T: ((v - n) / T).softmax(-1),
+    "T divides the teacher's logits only": lambda v, n, T: (v / T - n.log()).softmax(-1),
+    "T has no effect": lambda v, n, T: (v - n.log()).softmax(-1),
+    "do not sum to 1": lambda v, n, T: (v / T).softmax(-1) / shares(n),
+    "these are logits": lambda v, n, T: (v - shares(n).log()) / T,
+    "over the examples": lambda v, n, T: ((v - n.log()) / T).softmax(0),
+    "the result differs": lambda v, n, T: v.sum(-1),
+    "not attempted": lambda v, n, T: None,
+}
+
+
+@pytest.mark.parametrize("hint", REGRET)
+def test_check_of_the_regret(hint, capsys):
+    checks.regret(REGRET[hint])
+    assert hint in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hint", BALANCED)
+def test_check_of_the_balanced_targets(hint, capsys):
+    checks.balanced_targets(BALANCED[hint])
+    assert hint in capsys.readouterr().out

@@ -9,6 +9,7 @@ import math
 from .concepts import cost, information, transfer_information
 from .conventions import mean_over_batchmean, same_training
 from .experiments import long_tail_worst_class, paired_interval, permute_dark
+from .outlook import balanced_targets, regret
 from .responses import (
     average_teachers,
     distillation_loss,

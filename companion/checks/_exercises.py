@@ -6,7 +6,7 @@ tests/test_answers.py compares it with the notebooks.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import concepts, conventions, experiments, responses
+from . import concepts, conventions, experiments, outlook, responses
 
 LEVELS = {1: "one formula, one line", 2: "a formula with a trap in it", 3: "several parts that must fit"}
 
@@ -48,6 +48,8 @@ EXERCISES = (
     _row("worst_class", "06_applications", 2, "measuring", experiments.long_tail_worst_class),
     _row("same_training", "07_tools", 3, "losses", conventions.same_training),
     _row("kl_div_mean", "07_tools", 2, "losses", conventions.mean_over_batchmean),
+    _row("regret", "08_outlook", 2, "measuring", outlook.regret),
+    _row("balanced_targets", "08_outlook", 2, "soft targets", outlook.balanced_targets),
     _row("masked_mean", "09_faq", 2, "losses", responses.masked_mean),
     _row("average_teachers", "09_faq", 2, "soft targets", responses.average_teachers),
 )
