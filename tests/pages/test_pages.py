@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
+from playwright.sync_api import expect
 
 from tests.pages.conftest import PAGES, PATHS
 
@@ -84,7 +85,7 @@ def test_axe_finds_nothing(page, path):
         if scheme == "light":
             page.goto((PAGES / path).as_uri())
             rendered(page)
-        assert page.locator("html").get_attribute("data-theme") == scheme  # the page follows the system
+        expect(page.locator("html")).to_have_attribute("data-theme", scheme)  # the page follows the system
         found = Axe().run(page, options={"runOnly": rules, "resultTypes": ["violations"]})
         places += [
             f"{scheme}: {v['id']} ({v['impact']}): {n['html'][:150]} {n.get('failureSummary', '')[:300]}"
