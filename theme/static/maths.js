@@ -1,7 +1,7 @@
 /* Formulas are set after the page has loaded, a few at a time, those in sight first: a page full of them can be read
    and scrolled at once. MathJax.startup.promise is kept when all are set. */
 (() => {
-  const FEW = 20;
+  const FEW = 60;
   const pause = () => new Promise((go) => setTimeout(go));
   const loaded = () => new Promise((go) => (document.readyState === "complete" ? go() : addEventListener("load", go)));
   const distance = (element) => {
