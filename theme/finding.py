@@ -69,8 +69,14 @@ def not_found(app, exception) -> None:
         (Path(app.outdir) / "404.html").write_text(page, encoding="utf-8")
 
 
+def write_all(app, env) -> set[str]:
+    """Every page is written at each build: Sphinx's search keeps the index entries only of those that are."""
+    return env.found_docs
+
+
 def setup(app) -> dict:
     app.add_transform(Entries)
+    app.connect("env-updated", write_all)
     app.add_js_file(None, body=FROM_A_FOLDER)
     app.connect("build-finished", not_found)
     if pages_url():
