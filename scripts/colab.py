@@ -53,6 +53,9 @@ def plain(app, doctree, docname: str) -> None:
     for math in list(doctree.findall(nodes.math_block)):
         tag = f" \\tag{{{math['number']}}}" if math.get("number") else ""
         math.replace_self(nodes.raw("", f"\n\n$$\n{math.astext().strip()}{tag}\n$$\n\n", format="markdown"))
+    for code in list(doctree.findall(lambda n: isinstance(n, nodes.literal | nodes.literal_block))):
+        if "`" in code.astext():
+            code.replace_self(nodes.raw("", fenced(code), format="markdown"))
     sources = {c.citation_id: source(c.entry.fields) for c in app.env.get_domain("cite").citations}
     for link in list(doctree.findall(nodes.reference)):
         anchor = link.get("refid") or link.get("refuri", "").partition("#")[2]
@@ -63,9 +66,20 @@ def plain(app, doctree, docname: str) -> None:
             link.replace_self(link.children)  # the page it leads to is not in Colab
     for target in list(doctree.findall(nodes.target)):
         target.parent.remove(target)
+    for node in list(doctree.findall(nodes.admonition)):  # with a title of its own
+        flatten(node, ())
     for node in list(doctree.findall(lambda n: type(n).__name__.startswith(("exercise_", "solution_")))):
         numbers = app.env.toc_fignumbers.get(docname, {}).get("exercise", {})
         flatten(node, numbers.get(node.get("label"), ()))
+
+
+def fenced(code) -> str:
+    """Code that has backticks in it, between more of them."""
+    text = code.astext()
+    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
+    if isinstance(code, nodes.literal):
+        return f"{fence} {text} {fence}"
+    return f"\n\n{fence}{code.get('language', '')}\n{text}\n{fence}\n\n"
 
 
 def source(fields) -> str:
@@ -78,7 +92,7 @@ def source(fields) -> str:
 
 
 def flatten(node, number: tuple) -> None:
-    """An exercise or a solution: its title as a heading of its own, its text below."""
+    """An exercise, a solution or an aside: its title as a heading of its own, its text below."""
     if "title" in type(node).__name__ or node.parent is None:
         return
     title, *rest = node.children
@@ -105,7 +119,9 @@ def for_colab(notebook: nbformat.NotebookNode, text: str, url: str, folder: str)
 
 
 def markdown(text: str, i: int) -> list:
-    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    text = (
+        re.sub(r"\n{3,}", "\n\n", text).strip().replace("\\`", "`")
+    )  # the builder escapes those of `fenced`
     return [new_markdown_cell(text, id=f"text-{i}")] if text else []
 
 
