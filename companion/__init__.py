@@ -25,14 +25,20 @@ def seeds(n: int) -> list[int]:
 
 
 def device() -> torch.device:
-    """A GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where models are trained and asked: a GPU (CUDA or ROCm) where there is one, else the CPU.
+
+    The environment variable BOOK_DEVICE, if it is set, names the device instead: BOOK_DEVICE=cpu.
+    """
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(os.environ.get("BOOK_DEVICE") or default)
 
 
 def setup() -> None:
-    """Make a chapter repeatable: the book's figure style, the global seed, one thread."""
+    """Make a chapter repeatable: the book's figure style, the global seed, one thread, a GPU as exact as the CPU."""
     from .plotting import use_style
 
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in single precision; PyTorch's default has 10 bits
+    torch.backends.cudnn.deterministic = True
     torch.manual_seed(book_seed())
     use_style()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._device import forked, on_device
 from ._many import check_alike, each, stack, unstack
 from .data import Split
 from .metrics import accuracy
@@ -50,14 +51,17 @@ def fit(
     """Train `student` in place with AdamW, the learning rate falling to 0 along half a cosine.
 
     Args:
-        student: any module that maps x to logits; moved nowhere: put it and the data on one device.
+        student: any module that maps x to logits. If it lies on the CPU and there is a GPU, it is trained there
+            and comes back; `companion.device()` decides. On another device it stays where it is.
         train: what to learn from. Each epoch is a new permutation drawn from `seed`.
         loss: called as loss(logits_s, logits_t, y), e.g. `lambda s, t, y: kd_loss(s, t, T=4)`.
         teacher: a module, run in eval mode without gradients on the very input the student sees; or its
             logits (len(train), C) from `teacher_logits`; or None, and the loss gets None.
         steps, lr, batch_size, weight_decay: of AdamW; lr is the first step's.
-        seed: of the batches, of dropout and of `transform`. The same seed gives the same run.
-        transform: changes each batch, called as transform(x, generator). Teacher and student see the same.
+        seed: of the batches, of dropout and of `transform`. The same seed gives the same run on the same device;
+            batches and transform are drawn on the CPU, and so are the same on each.
+        transform: changes each batch where `train` lies, called as transform(x, generator). Teacher and student
+            see the same.
         val: if given, measured every `val_every` steps and at the end; the best weights are kept.
         progress: show a bar (needs tqdm).
 
@@ -66,33 +70,34 @@ def fit(
 
     Raises:
         ValueError: teacher logits that do not fit `train`, or cached ones together with a transform;
-            no steps or examples; val_every below 1.
+            no steps or examples; val_every below 1; a loss that is not one number.
         FloatingPointError: the loss is no longer finite; names the step.
     """
     _check_run(train, teacher, transform, steps, batch_size, val_every)
-    optimiser = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
     batches = _batches(len(train), batch_size, steps, generator)
     history, best = History([], [], [], steps), (-1.0, steps, None)
-    with torch.random.fork_rng(devices=_gpus(train.x)):
+    with on_device(student, teacher) as where, forked(where):
         torch.manual_seed(seed)
+        optimiser = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for step, index in enumerate(_bar(batches, steps, progress), start=1):
             x = train.x[index] if transform is None else transform(train.x[index], generator)
-            value = loss(student.train()(x), _teach(teacher, x, index), train.y[index])
-            if not torch.isfinite(value):
-                raise FloatingPointError(f"the loss is {value.item()} at step {step}: lower lr = {lr}.")
+            x, y = x.to(where), train.y[index].to(where)
+            value = loss(student.train()(x), _teach(teacher, x, index), y)
+            history.loss.append(_number(value))
+            if not math.isfinite(history.loss[-1]):
+                raise FloatingPointError(f"the loss is {history.loss[-1]} at step {step}: lower lr = {lr}.")
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
             schedule.step()
-            history.loss.append(value.item())
             if val is not None and (step % val_every == 0 or step == steps):
                 best = _validate(student, val, step, history, best)
-    student.eval()
-    if val is None:
-        return history
-    student.load_state_dict(best[2])
+        student.eval()
+        if val is None:
+            return history
+        student.load_state_dict(best[2])
     return History(history.loss, history.val_steps, history.val_accuracy, best[1])
 
 
@@ -115,7 +120,8 @@ def fit_many(
     faster together (benchmarks/README.md has the ratios): there call `fit` in a loop.
 
     Args:
-        students: alike but for their weights; batch norm keeps each student's own averages.
+        students: alike but for their weights; batch norm keeps each student's own averages. Taken to the GPU
+            and back as by `fit`.
         train, loss, teacher: as in `fit`, one for all students or a list, one for each. Temperature and α of
             its own: `[partial(distillation_loss, T=T, alpha=a) for T, a in ...]`.
         seeds: one a student, of its batches and of its `transform`.
@@ -137,38 +143,41 @@ def fit_many(
         _check_run(split, one, transform, steps, batch_size, 1)
     if len({min(batch_size, len(split)) for split in splits}) > 1:
         raise ValueError(f"splits of {sorted(map(len, splits))} examples give batches of different sizes.")
-    inputs, labels = [split.x for split in splits], [split.y for split in splits]
-    state, forward = stack(students)
-    optimiser = torch.optim.AdamW(
-        [x for x in state.values() if x.requires_grad], lr=lr, weight_decay=weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     batches = [_batches(len(s), batch_size, steps, g) for s, g in zip(splits, generators, strict=True)]
     history = [History([], [], [], steps) for _ in students]
-    for index in zip(*batches, strict=True):
-        xs, ys = ([data[i] for data, i in zip(side, index, strict=True)] for side in (inputs, labels))
-        if transform is not None:
-            xs = [transform(x, generator) for x, generator in zip(xs, generators, strict=True)]
-        taught = [_teach(*asked) for asked in zip(teachers, xs, index, strict=True)]
-        rows = zip(losses, forward(torch.stack(xs)).unbind(), taught, ys, strict=True)
-        values = [one(z, v, y) for one, z, v, y in rows]
-        for i, (past, value) in enumerate(zip(history, values, strict=True)):
-            past.loss.append(value.item())
-            if not math.isfinite(past.loss[-1]):
-                where = f"student {i} at step {len(past.loss)}"
-                raise FloatingPointError(f"the loss is {past.loss[-1]}, {where}: lower lr = {lr}.")
-        optimiser.zero_grad()
-        torch.autograd.backward(values)
-        optimiser.step()
-        schedule.step()
-    unstack(state, students)
+    with on_device(*students, *teachers) as where:
+        state, forward = stack(students)
+        weights = [x for x in state.values() if x.requires_grad]
+        optimiser = torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        for index in zip(*batches, strict=True):
+            xs = [split.x[i] for split, i in zip(splits, index, strict=True)]
+            ys = [split.y[i].to(where) for split, i in zip(splits, index, strict=True)]
+            if transform is not None:
+                xs = [transform(x, generator) for x, generator in zip(xs, generators, strict=True)]
+            x = torch.stack(xs).to(where)
+            taught = [_teach(*asked) for asked in zip(teachers, x, index, strict=True)]
+            rows = zip(losses, forward(x), taught, ys, strict=True)
+            values = [one(z, v, y) for one, z, v, y in rows]
+            for i, (past, value) in enumerate(zip(history, values, strict=True)):
+                past.loss.append(_number(value))
+                if not math.isfinite(past.loss[-1]):
+                    student = f"student {i} at step {len(past.loss)}"
+                    raise FloatingPointError(f"the loss is {past.loss[-1]}, {student}: lower lr = {lr}.")
+            optimiser.zero_grad()
+            torch.autograd.backward(values)
+            optimiser.step()
+            schedule.step()
+        unstack(state, students)
     return history
 
 
 @torch.no_grad()
 def teacher_logits(teacher: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
     """The teacher's logits on all of x, row i for example i, in eval mode and without gradients.
+
+    A teacher on the CPU is asked on the GPU where there is one (`companion.device()`), and comes back.
 
     Give them to `fit` as `teacher`: it takes the rows of each batch by index, so shuffling cannot misalign
     them. They hold for x as it is: with a transform, pass the teacher itself.
@@ -182,7 +191,8 @@ def teacher_logits(teacher: nn.Module, x: Tensor, batch_size: int = 1000) -> Ten
     """
     was_training = teacher.training
     teacher.eval()
-    logits = torch.cat([teacher(part) for part in x.split(batch_size)])
+    with on_device(teacher) as where:
+        logits = torch.cat([teacher(part.to(where)).to(x.device) for part in x.split(batch_size)])
     teacher.train(was_training)
     return logits
 
@@ -230,7 +240,7 @@ def _batches(n, batch_size, steps, generator):
 
 def _teach(teacher, x, index):
     if teacher is None or isinstance(teacher, Tensor):
-        return None if teacher is None else teacher[index].detach()
+        return None if teacher is None else teacher[index].detach().to(x.device)
     with torch.no_grad():
         return teacher.eval()(x)
 
@@ -250,5 +260,7 @@ def _bar(batches, steps, progress):
     return tqdm(batches, total=steps, unit="step")
 
 
-def _gpus(x: Tensor) -> list:
-    return [x.device] if x.is_cuda else []
+def _number(loss: Tensor) -> float:
+    if loss.numel() != 1:
+        raise ValueError(f"the loss has shape {tuple(loss.shape)}: take its mean, fit needs one number.")
+    return loss.item()

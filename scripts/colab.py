@@ -115,6 +115,10 @@ def for_colab(notebook: nbformat.NotebookNode, text: str, url: str, folder: str)
         raise ValueError(f"one set-up cell must install the checkout; found {len(setup)}.")
     installed = setup[0].source.replace(LOCAL, PUBLISHED.format(url=url, folder=folder))
     setup[0].source = installed.replace("from subprocess", "from os import chdir, path\nfrom subprocess", 1)
+    if any(
+        re.search(r"\bfit(_many)?\(", cell.source) for cell in made if cell.cell_type == "code"
+    ):  # Colab then offers a GPU, and `fit` trains on it
+        notebook.metadata |= {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
     return notebook
 
 

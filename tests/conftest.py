@@ -1,8 +1,9 @@
-"""One thread, so that numbers repeat; markers that bind tests to the book's equations and errata."""
+"""One thread on the CPU, so that numbers repeat; markers that bind tests to the book's equations and errata."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("BOOK_DEVICE", "cpu")
 
 
 def pytest_configure(config):

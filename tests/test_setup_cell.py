@@ -77,6 +77,8 @@ def test_published_copy(published, path):
     """Code as it was but for the set-up's source of the installation; text in plain Markdown, formulas intact."""
     copy = nbformat.read(published / path.relative_to(ROOT), as_version=4)
     nbformat.validate(copy)
+    trains = any(re.search(r"\bfit(_many)?\(", c.source) for c in cells(path, "code"))
+    assert copy.metadata.get("accelerator") == ("GPU" if trains else None)
     made = [c for c in copy.cells if c.cell_type == "code"]
     changed = [(a.source, b.source) for a, b in zip(cells(path, "code"), made, strict=True) if a != b]
     assert len(changed) == 1

@@ -241,6 +241,14 @@ def test_description_is_the_first_paragraph_cut_between_words():
     assert pagefacts.description(doctree()) == ""
 
 
+def test_a_printed_table_is_told_from_sentences():
+    assert pagefacts.is_table(" T   no T²\n 1   0.500\n16   0.031\n")
+    assert not pagefacts.is_table("teacher: 91.0 % right\nstudent: 70.8 % right")
+    assert not pagefacts.is_table("one line,  and spaces in it")
+    assert not pagefacts.is_table("name   value\na      1\n" + 89 * "x")
+    assert not pagefacts.is_table("")
+
+
 @pytest.mark.parametrize("address", ["", "https://book.example/kd/"])
 def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_path, address):
     """A page built by Sphinx with this part of the theme."""

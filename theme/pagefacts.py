@@ -15,6 +15,7 @@ EQUATION = re.compile(r'(id="equation-(eq-[\w-]+)">\s*<span class="eqno">.*?)(</
 CLAIM = re.compile(r"(^|<pre><span></span>)(✓ [^\n<]*)\n?", re.M)  # the mark is a block, which ends its line
 # docutils' roles for a bibliography: one is deprecated, and a list of ours may hold nothing else.
 CITATION_ROLE = re.compile(r' role="list"(?= class="citation-list")| role="doc-biblioentry"')
+PAGE_WIDTH = 88  # characters of code
 WORDS_A_MINUTE, LINES_A_MINUTE = 200, 20  # prose, code
 
 
@@ -59,6 +60,19 @@ def minutes(doctree) -> int:
     return max(1, round(words / WORDS_A_MINUTE + lines / LINES_A_MINUTE))
 
 
+def mark_tables(app, doctree, pagename) -> None:
+    """A printed table keeps its lines and scrolls where the screen is narrow; other output is wrapped there."""
+    for node in doctree.findall(nodes.literal_block):
+        if "output" in node.parent.get("classes", ()) and is_table(node.astext()):
+            node["classes"].append("table-output")
+
+
+def is_table(text: str) -> bool:
+    """Lines that fit the page at full width and have columns, told by runs of spaces within."""
+    lines = [line.strip() for line in text.splitlines()]
+    return max(map(len, lines), default=0) <= PAGE_WIDTH and sum("  " in line for line in lines) > 1
+
+
 def description(doctree) -> str:
     """The first sentence under the title, which in a chapter answers its question."""
     for paragraph in doctree.findall(nodes.paragraph):
@@ -101,5 +115,6 @@ def dress(app, pagename, templatename, context, doctree) -> None:
 
 def setup(app) -> dict:
     app.add_directive("equation-tests", EquationTests)
+    app.connect("doctree-resolved", mark_tables)
     app.connect("html-page-context", dress)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
