@@ -227,7 +227,8 @@ def doctree(*children):
 
 def test_reading_time_counts_words_and_code_but_no_output():
     code = nodes.container("", nodes.literal_block("", "x = 1\n" * 39), classes=["cell_input"])
-    output = nodes.container("", nodes.literal_block("", "1\n" * 900), classes=["cell_output", "output"])
+    printed = nodes.literal_block("", "1\n" * 900, classes=["output", "stream"])  # as MyST-NB makes it
+    output = nodes.container("", printed, classes=["cell_output"])
     words = nodes.paragraph("", "word " * 400)
     assert pagefacts.minutes(doctree(words)) == 2
     assert pagefacts.minutes(doctree(words, code, output)) == 4

@@ -53,8 +53,7 @@ def minutes(doctree) -> int:
     words = lines = 0
     for node in doctree.findall(nodes.Text):
         if isinstance(node.parent, nodes.literal_block):
-            output = "output" in node.parent.parent.get("classes", ())
-            lines += 0 if output else node.count("\n") + 1
+            lines += 0 if "output" in node.parent["classes"] else node.count("\n") + 1
         else:
             words += len(node.split())
     return max(1, round(words / WORDS_A_MINUTE + lines / LINES_A_MINUTE))
@@ -63,7 +62,7 @@ def minutes(doctree) -> int:
 def mark_tables(app, doctree, pagename) -> None:
     """A printed table keeps its lines and scrolls where the screen is narrow; other output is wrapped there."""
     for node in doctree.findall(nodes.literal_block):
-        if "output" in node.parent.get("classes", ()) and is_table(node.astext()):
+        if "output" in node["classes"] and is_table(node.astext()):
             node["classes"].append("table-output")
 
 
