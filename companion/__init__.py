@@ -27,7 +27,8 @@ def seeds(n: int) -> list[int]:
 def device() -> torch.device:
     """Where models are trained and asked: a GPU (CUDA or ROCm) where there is one, else the CPU.
 
-    The environment variable BOOK_DEVICE, if it is set, names the device instead: BOOK_DEVICE=cpu.
+    The environment variable BOOK_DEVICE, if it is set, names the device instead: BOOK_DEVICE=cpu. Apple's GPU is
+    taken only so (mps): it has no double precision.
     """
     default = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(os.environ.get("BOOK_DEVICE") or default)

@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from importlib import metadata
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 from tests.test_notebooks import CHAPTERS, NOTEBOOKS, ROOT, cells, tags
 
@@ -49,6 +51,13 @@ def test_published_set_up_brings_the_stored_runs(empty, tmp_path):
     for_colab(notebook, "", str(ROOT), "chapters")
     after = "\nprint(path.exists('results/05_controls.csv'), companion.__version__)\n"
     assert empty(cell.source + after, tmp_path)[-1].startswith("True ")
+
+
+def test_the_installation_leaves_colabs_ipython_alone():
+    """Colab runs on IPython 7.34; pip would replace it under the running session for a later one."""
+    needed = [Requirement(text) for text in metadata.requires("companion")]
+    (ipython,) = (r for r in needed if r.name == "ipython")
+    assert ipython.specifier.contains("7.34.0")
 
 
 URL = "https://example.org/somebody/book"
