@@ -66,6 +66,12 @@ def test_calibration_error_by_hand():
     assert calibration_error(100 * logits, torch.ones(4).long()) == pytest.approx(100, rel=1e-6)
 
 
+def test_calibration_error_has_fifteen_bins_unless_said():
+    logits, y = draw()
+    values = [calibration_error(logits, y, bins) for bins in (14, 15, 16)]
+    assert calibration_error(logits, y) == values[1] and len(set(values)) == 3
+
+
 @pytest.mark.parametrize("metric", [accuracy, calibration_error])
 def test_inputs_that_do_not_fit_are_refused(metric):
     logits, y = draw()
