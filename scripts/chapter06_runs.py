@@ -2,9 +2,9 @@
 
     python scripts/chapter06_runs.py     # resumes where it stopped; about 12 minutes on one core
 
-Every choice (learning rate, T, α) is made on validation with seeds 100 to 102. The reported seeds, 0 to 9,
-meet the test images once. Seed s has its own initial weights, its own subset (for the digits, its own split)
-and its own teacher.
+What is tried (learning rate, for some runs T or α) is chosen on validation with seeds 100 to 102; each grid stands
+in its function, and the rest is fixed. The reported seeds, 0 to 9, meet the test images once. Seed s has its own
+initial weights, its own subset (for the digits, its own split) and its own teacher.
 """
 
 from functools import lru_cache, partial
