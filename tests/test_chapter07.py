@@ -121,7 +121,7 @@ def test_check_of_the_conversion(hint, capsys):
 
 
 MEAN = {
-    "✓ mean_over_batchmean": lambda s: float(s[-1]),
+    "✓ row_mean_over_mean": lambda s: float(s[-1]),
     "first dimension alone": lambda s: float(torch.Size(s).numel() / s[0]),
     "factor round": lambda s: 1 / s[-1],
     "number of rows": lambda s: float(torch.Size(s[:-1]).numel()),
@@ -133,4 +133,4 @@ MEAN = {
 
 @pytest.mark.parametrize("hint", MEAN)
 def test_check_of_the_factor(hint, capsys):
-    assert hint in said(checks.mean_over_batchmean, MEAN[hint], capsys)
+    assert hint in said(checks.row_mean_over_mean, MEAN[hint], capsys)

@@ -7,7 +7,7 @@ looks among the mistakes people really make for one that gives the same result, 
 import math
 
 from .concepts import cost, information, transfer_information
-from .conventions import mean_over_batchmean, same_training
+from .conventions import row_mean_over_mean, same_training
 from .experiments import long_tail_worst_class, paired_interval, permute_dark
 from .outlook import balanced_targets, regret
 from .responses import (

@@ -47,7 +47,7 @@ EXERCISES = (
     _row("transfer_information", "06_applications", 3, "measuring", concepts.transfer_information),
     _row("worst_class", "06_applications", 2, "measuring", experiments.long_tail_worst_class),
     _row("same_training", "07_tools", 3, "losses", conventions.same_training),
-    _row("kl_div_mean", "07_tools", 2, "losses", conventions.mean_over_batchmean),
+    _row("kl_div_mean", "07_tools", 2, "losses", conventions.row_mean_over_mean),
     _row("regret", "08_outlook", 2, "measuring", outlook.regret),
     _row("balanced_targets", "08_outlook", 2, "soft targets", outlook.balanced_targets),
     _row("masked_mean", "09_faq", 2, "losses", responses.masked_mean),

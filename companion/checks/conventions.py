@@ -35,14 +35,14 @@ def same_training(attempt: Callable[[float, float, int, float, int], tuple[float
     )  # fmt: skip
 
 
-def mean_over_batchmean(attempt: Callable[[tuple[int, ...]], float]) -> None:
+def row_mean_over_mean(attempt: Callable[[tuple[int, ...]], float]) -> None:
     """Checks attempt(shape) → KL a counted row over F.kl_div(reduction="mean"), eq-kl-div-mean."""
 
     def number(of):
         return lambda shape: torch.tensor(float(of(shape)))
 
     compare(
-        "mean_over_batchmean", attempt, number(lambda s: s[-1]), [((8, 10),), ((2, 3, 7),), ((4, 5),)],
+        "row_mean_over_mean", attempt, number(lambda s: s[-1]), [((8, 10),), ((2, 3, 7),), ((4, 5),)],
         {
             "`batchmean` divides by the first dimension alone: for tokens that is not the number of rows.":
                 number(lambda s: torch.Size(s).numel() / s[0]),
