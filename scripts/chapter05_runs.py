@@ -1,6 +1,6 @@
 """The long runs of chapter 5: function matching on 100 labels, controls, and what labels do to the gain.
 
-    python scripts/chapter05_runs.py     # resumes where it stopped; about 50 minutes on one core
+    python scripts/chapter05_runs.py     # resumes where it stopped; about an hour on one core
 
 Learning rate and jitter of every condition are chosen on validation with seeds 100 to 102: for the labels' baseline
 over all pairs of the two, for the teacher's sides the learning rate first (at a jitter of 2), then the jitter. The
