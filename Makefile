@@ -60,7 +60,7 @@ test-notebooks: $(READY)  ## nbval over every notebook
 test-seeds: $(READY)  ## every notebook's claims under five other seeds (about 20 minutes)
 	for seed in 1 2 3 4 5; do BOOK_SEED=$$seed $(MAKE) --no-print-directory test-notebooks || exit 1; done
 
-test-device: $(READY)  ## every notebook with its training on a second device, which refuses what a GPU refuses (about 15 minutes)
+test-device: $(READY)  ## every notebook with its training on a second device, which refuses what a GPU refuses (about 20 minutes)
 	BOOK_DEVICE=second PYTHONPATH=$(CURDIR)/tests/on_second_device $(MAKE) --no-print-directory test-notebooks
 
 test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of its own
