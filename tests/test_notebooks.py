@@ -3,6 +3,7 @@ notebook and looks at no picture, so this does."""
 
 import re
 import statistics
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -51,6 +52,14 @@ def test_executed_in_order_and_without_errors(path):
 def test_no_warnings_in_the_outputs(path):
     streams = [o for c in cells(path, "code") for o in c.outputs if o.output_type == "stream"]
     assert not [o.text for o in streams if o.name == "stderr"]
+
+
+@per_notebook(NOTEBOOKS)
+def test_what_a_cell_printed_is_stored_in_one_piece(path):
+    """Not as the kernel happened to send it: then a re-run changes nothing that matters."""
+    for cell in cells(path, "code"):
+        streams = [o.get("name") for o in cell.outputs]  # None for what is no stream
+        assert not [a for a, b in pairwise(streams) if a == b is not None]
 
 
 @per_notebook(NOTEBOOKS)
