@@ -23,9 +23,13 @@ sys.path.append(str(ROOT / "theme"))
 from book import repository_url  # noqa: E402
 
 LOCAL = '    check_call([executable, "-m", "pip", "install", "-q", "..[book]"])\n'
-# The checkout brings the stored runs that a chapter draws; after a restart of the kernel it is there already.
-PUBLISHED = """    check_call(["git", "clone", "-q", "--depth", "1", "{url}", "book"])
-    check_call([executable, "-m", "pip", "install", "-q", "./book[book]"])
+MISSING = 'if not find_spec("companion"):'
+# The checkout brings the stored runs that a chapter draws, so it is fetched where `companion` is installed too. After a
+# restart of the kernel it is there already, and when the cell is run again we are in it.
+FETCH = """if not (path.isdir("book") or path.isdir("../companion")):
+    check_call(["git", "clone", "-q", "--depth", "1", "{url}", "book"])
+"""
+PUBLISHED = """    check_call([executable, "-m", "pip", "install", "-q", "./book[book]"])
 if path.isdir("book"):
     chdir("book/{folder}")
 """
@@ -113,8 +117,9 @@ def for_colab(notebook: nbformat.NotebookNode, text: str, url: str, folder: str)
     setup = [cell for cell in made if LOCAL in cell.source]
     if len(setup) != 1:
         raise ValueError(f"one set-up cell must install the checkout; found {len(setup)}.")
-    installed = setup[0].source.replace(LOCAL, PUBLISHED.format(url=url, folder=folder))
-    setup[0].source = installed.replace("from subprocess", "from os import chdir, path\nfrom subprocess", 1)
+    installed = setup[0].source.replace(LOCAL, PUBLISHED.format(folder=folder))
+    fetched = installed.replace(MISSING, FETCH.format(url=url) + MISSING, 1)
+    setup[0].source = fetched.replace("from subprocess", "from os import chdir, path\nfrom subprocess", 1)
     if any(
         re.search(r"\bfit(_many)?\(", cell.source) for cell in made if cell.cell_type == "code"
     ):  # Colab then offers a GPU, and `fit` trains on it
