@@ -27,6 +27,23 @@ def on_device(*models: nn.Module | Tensor | None) -> Iterator[torch.device]:
             model.to("cpu")
 
 
+@contextmanager
+def evaluated(*models: nn.Module | Tensor | None) -> Iterator[None]:
+    """The models in eval mode inside the `with`; after it each of their modules has its own mode back."""
+    asked = [m for m in models if isinstance(m, nn.Module)]
+    modes = [(part, part.training) for model in asked for part in model.modules()]
+    whole = [(model, model.training) for model in asked]
+    try:
+        for model in asked:
+            model.eval()
+        yield
+    finally:
+        for model, mode in whole:  # first by the module's own `train`, which may do more than set the flags
+            model.train(mode)
+        for part, mode in modes:
+            part.training = mode
+
+
 def forked(where: torch.device):
     """As `torch.random.fork_rng`: the generators of the CPU and of `where` are afterwards as they were."""
     if where.type == "cpu":

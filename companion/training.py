@@ -4,17 +4,19 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._device import forked, on_device
+from ._device import evaluated, forked, on_device
 from ._many import check_alike, each, stack, unstack
 from .data import Split
 from .metrics import accuracy
 
 Loss = Callable[[Tensor, Tensor | None, Tensor], Tensor]
+Score = Callable[[Tensor, Tensor], float]
 
 
 def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
@@ -24,12 +26,20 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class History:
-    """What a run did: the loss (nats) of each step, and validation accuracy (%) at the steps it was taken."""
+    """What a run did: the loss of each step, and the validation score at the steps where it was taken.
+
+    The losses of the book are in nats, and the score is the accuracy in % unless `fit` was given another.
+    """
 
     loss: list[float]
     val_steps: list[int]
-    val_accuracy: list[float]
+    val_score: list[float]
     best_step: int
+
+    @property
+    def val_accuracy(self) -> list[float]:
+        """`val_score` under its name where the score is the accuracy."""
+        return self.val_score
 
 
 def fit(
@@ -46,6 +56,7 @@ def fit(
     transform: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     val: Split | None = None,
     val_every: int = 100,
+    score: Score = accuracy,
     progress: bool = False,
 ) -> History:
     """Train `student` in place with AdamW, the learning rate falling to 0 along half a cosine.
@@ -62,7 +73,10 @@ def fit(
             batches and transform are drawn on the CPU, and so are the same on each.
         transform: changes each batch where `train` lies, called as transform(x, generator). Teacher and student
             see the same.
-        val: if given, measured every `val_every` steps and at the end; the best weights are kept.
+        val: if given, scored every `val_every` steps and at the end; the weights of the best score are kept.
+        score: called as score(outputs, y) on all of `val`; higher is better. For a regression
+            `lambda z, y: -F.mse_loss(z, y).item()`, for tokens
+            `lambda z, y: accuracy(z.flatten(0, 1), y.flatten())`.
         progress: show a bar (needs tqdm).
 
     Returns:
@@ -70,14 +84,17 @@ def fit(
 
     Raises:
         ValueError: teacher logits that do not fit `train`, or cached ones together with a transform;
-            no steps or examples; val_every below 1; a loss that is not one number.
+            no steps or examples; val_every below 1; a loss that is not one number; a score that does not
+            fit `val`, tried before the first step.
         FloatingPointError: the loss is no longer finite; names the step.
     """
     _check_run(train, teacher, transform, steps, batch_size, val_every)
     generator = torch.Generator().manual_seed(seed)
     batches = _batches(len(train), batch_size, steps, generator)
-    history, best = History([], [], [], steps), (-1.0, steps, None)
+    history, best = History([], [], [], steps), (-math.inf, steps, None)
     with on_device(student, teacher) as where, forked(where):
+        if val is not None:
+            _score(student, val, score)
         torch.manual_seed(seed)
         optimiser = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -93,12 +110,12 @@ def fit(
             optimiser.step()
             schedule.step()
             if val is not None and (step % val_every == 0 or step == steps):
-                best = _validate(student, val, step, history, best)
+                best = _validate(student, val, score, step, history, best)
         student.eval()
         if val is None:
             return history
         student.load_state_dict(best[2])
-    return History(history.loss, history.val_steps, history.val_accuracy, best[1])
+    return History(history.loss, history.val_steps, history.val_score, best[1])
 
 
 def fit_many(
@@ -174,27 +191,29 @@ def fit_many(
 
 
 @torch.no_grad()
-def teacher_logits(teacher: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
-    """The teacher's logits on all of x, row i for example i, in eval mode and without gradients.
+def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
+    """What a model, teacher or student, answers on all of x: row i for example i, in eval mode, no gradients.
 
-    A teacher on the CPU is asked on the GPU where there is one (`companion.device()`), and comes back.
-
-    Give them to `fit` as `teacher`: it takes the rows of each batch by index, so shuffling cannot misalign
-    them. They hold for x as it is: with a transform, pass the teacher itself.
+    A model on the CPU is asked on the GPU where there is one (`companion.device()`), and comes back.
 
     Args:
-        teacher: a module that maps x to logits; its mode is put back afterwards.
+        model: a module that maps x to outputs, e.g. logits; each of its parts gets its own mode back afterwards.
         x: (N, ...). batch_size: examples at a time; it does not change the result.
 
     Returns:
-        (N, C), on the device of x.
+        (N, C) for a classifier, on the device of x.
     """
-    was_training = teacher.training
-    teacher.eval()
-    with on_device(teacher) as where:
-        logits = torch.cat([teacher(part.to(where)).to(x.device) for part in x.split(batch_size)])
-    teacher.train(was_training)
-    return logits
+    with on_device(model) as where, evaluated(model):
+        return torch.cat([model(part.to(where)).to(x.device) for part in x.split(batch_size)])
+
+
+def teacher_logits(teacher: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
+    """`predict(teacher, x)`, under the name of what `fit` takes as `teacher`: the teacher's answers, made once.
+
+    `fit` takes the rows of each batch by index, so shuffling cannot misalign them. They hold for x as it is:
+    with a transform, pass the teacher itself.
+    """
+    return predict(teacher, x, batch_size)
 
 
 def jitter(pixels: int) -> Callable[[Tensor, torch.Generator], Tensor]:
@@ -245,11 +264,26 @@ def _teach(teacher, x, index):
         return teacher.eval()(x)
 
 
-def _validate(student, val, step, history, best):
-    value = accuracy(teacher_logits(student, val.x), val.y)
+def _score(student, val, score):
+    if score is accuracy and (val.y.is_floating_point() or val.y.dim() != 1):
+        raise ValueError(
+            f"accuracy takes labels (N,), and val.y is {val.y.dtype} {tuple(val.y.shape)}: give a score, e.g. "
+            "score=lambda z, y: -F.mse_loss(z, y).item(). Higher must be better."
+        )
+    value = score(predict(student, val.x), val.y)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if not isinstance(value, Real) or math.isnan(value):
+        raise ValueError(f"a score is one number, higher for the better; got {value}.")
+    return float(value)
+
+
+def _validate(student, val, score, step, history, best):
+    value = _score(student, val, score)
     history.val_steps.append(step)
-    history.val_accuracy.append(value)
-    return (value, step, copy.deepcopy(student.state_dict())) if value > best[0] else best
+    history.val_score.append(value)
+    better = value > best[0] or best[2] is None
+    return (value, step, copy.deepcopy(student.state_dict())) if better else best
 
 
 def _bar(batches, steps, progress):

@@ -5,13 +5,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from companion.data import Split
 from companion.losses import kd_loss
 from companion.metrics import accuracy
 from companion.models import MLP
-from companion.training import fit, hard_loss, jitter, teacher_logits
+from companion.training import fit, hard_loss, jitter, predict, teacher_logits
 
 RUN = {"steps": 12, "lr": 1e-2, "batch_size": 8}
 
@@ -84,6 +85,20 @@ def test_cached_logits_and_the_teacher_itself_give_the_same_student():
     torch.testing.assert_close(weights(a), weights(b))
 
 
+def test_predict_asks_any_model_and_teacher_logits_are_its_answers():
+    student, x = MLP(4, 3, seed=0), blobs().x
+    assert torch.equal(predict(student, x), student(x).detach())
+    assert torch.equal(teacher_logits(student, x, batch_size=9), predict(student, x, batch_size=9))
+
+
+def test_predict_gives_each_part_its_own_mode_back():
+    model = Noisy().train()
+    model.body[1].eval()
+    modes = [part.training for part in model.modules()]
+    predict(model, blobs().x)
+    assert [part.training for part in model.modules()] == modes and not all(modes)
+
+
 def test_teacher_logits_do_not_depend_on_the_batch_size_and_put_the_mode_back():
     teacher, x = Noisy().train(), blobs().x
     whole, parts = teacher_logits(teacher, x), teacher_logits(teacher, x, batch_size=7)
@@ -150,22 +165,70 @@ def test_validation_chooses_the_best_step_and_puts_its_weights_back():
 
     history = fit(student, train, loss, steps=60, lr=0.2, batch_size=8, val=val, val_every=5)
     assert history.val_steps == list(range(5, 61, 5))
-    assert history.best_step < 60 and history.val_accuracy[-1] < max(history.val_accuracy)
-    first_best = history.val_steps[history.val_accuracy.index(max(history.val_accuracy))]
+    assert history.best_step < 60 and history.val_score[-1] < max(history.val_score)
+    first_best = history.val_steps[history.val_score.index(max(history.val_score))]
     assert history.best_step == first_best
     assert torch.equal(weights(student), kept[first_best])
-    assert accuracy(teacher_logits(student, val.x), val.y) == max(history.val_accuracy)
+    assert accuracy(teacher_logits(student, val.x), val.y) == max(history.val_score)
 
 
 def test_the_last_step_is_validated_too_and_without_val_nothing_is():
     history, _ = run(0, val=blobs(seed=1), val_every=5)
     assert history.val_steps == [5, 10, 12] and len(history.loss) == 12
     history, _ = run(0)
-    assert (history.val_steps, history.val_accuracy, history.best_step) == ([], [], 12)
+    assert (history.val_steps, history.val_score, history.best_step) == ([], [], 12)
 
 
 def test_validation_does_not_change_the_run():
     assert run(0)[0].loss == run(0, val=blobs(seed=1), val_every=3)[0].loss
+
+
+def line(n=64, seed=0):
+    """A regression: y (N, 1) is linear in x."""
+    x = torch.randn(n, 4, generator=torch.Generator().manual_seed(seed))
+    return Split(x, x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]]))
+
+
+def minus_mse(z, y):
+    return -F.mse_loss(z, y).item()
+
+
+def test_a_score_of_ones_own_chooses_the_best_step_of_a_regression():
+    val, student = line(seed=1), MLP(4, 1, seed=0)
+    history = fit(
+        student, line(), lambda z, v, y: F.mse_loss(z, y), val=val, val_every=20, score=minus_mse,
+        steps=200, lr=0.1,
+    )  # fmt: skip
+    assert history.best_step == history.val_steps[history.val_score.index(max(history.val_score))]
+    assert history.val_score[0] < -1 and max(history.val_score) > -0.01
+    assert minus_mse(predict(student, val.x), val.y) == max(history.val_score) == max(history.val_accuracy)
+
+
+@pytest.mark.parametrize(
+    "val", [line(), Split(line().x, line().y[:, 0]), Split(line().x, torch.zeros(64, 3).long())]
+)
+def test_labels_that_accuracy_cannot_count_are_refused_before_the_first_step(val):
+    student = MLP(4, 1, seed=0)
+    before = weights(student)
+    with pytest.raises(ValueError, match=r"accuracy takes labels.*give a score"):
+        fit(student, line(), lambda z, v, y: F.mse_loss(z, y), val=val, **RUN)
+    assert torch.equal(weights(student), before)
+
+
+@pytest.mark.parametrize("wrong", [lambda z, y: z, lambda z, y: math.nan])
+def test_a_score_that_is_not_one_number_is_refused_before_the_first_step(wrong):
+    student = MLP(4, 2, seed=0)
+    before = weights(student)
+    with pytest.raises(ValueError, match="a score is one number"):
+        fit(student, blobs(), val=blobs(), score=wrong, **RUN)
+    assert torch.equal(weights(student), before)
+
+
+def test_a_score_that_never_rises_above_its_first_keeps_the_first():
+    """Accuracy 0 % throughout: the labels of validation are those that the student is never taught."""
+    student, val = MLP(4, 2, seed=0), Split(blobs().x, torch.full((40,), 2))
+    history = fit(student, blobs(), val=val, val_every=5, **RUN)
+    assert history.val_score == [0.0, 0.0, 0.0] and history.best_step == 5
 
 
 def test_the_student_learns_and_is_left_in_eval_mode():
