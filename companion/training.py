@@ -147,14 +147,14 @@ def fit(
             descend = descent(student.parameters(), lr, weight_decay, steps, where, half)
             order = batches(len(train), batch_size, steps, generator)
             for step, index in enumerate(bar(order, steps, progress), start=1):
-                x = drawn(train, index, transform, generator).to(where)
-                y = train.y[index].to(where)
+                given = drawn(train, index, transform, generator)
+                x, y = given.to(where), train.y[index].to(where)
                 with cast():
                     z, v = ask(student.train(), x), teach(teacher, x, index)
                     value, number = loss_of(loss, z, v, y, step, lr)
                 losses.append(number)
                 if step == 1:
-                    check_reach([value], student.parameters(), x)
+                    check_reach([value], [*student.parameters(), given])
                 descend(value)
                 if val is not None and (step % val_every == 0 or step == steps):
                     answers = predict(student, val.x)
@@ -209,13 +209,13 @@ def fit_many(
     After an error or Ctrl-C no student is changed; the exception's `history` lists what was measured.
     """
     n = len(students)
+    for student in students:
+        check_student(student, *(teacher if isinstance(teacher, list | tuple) else [teacher]))
     check_alike(students)
     named = (("train splits", train), ("losses", loss), ("teachers", teacher), ("seeds", list(seeds)))
     splits, asked, teachers, seeds = (each(name, value, n) for name, value in named)
     for split, one, guide in zip(splits, asked, teachers, strict=True):
         check_run(split, one, guide, transform, steps, batch_size, precision)
-    for student in students:
-        check_student(student, *teachers)
     if len({min(batch_size, len(split)) for split in splits}) > 1:
         raise ValueError(f"splits of {sorted(map(len, splits))} examples give batches of different sizes.")
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -244,7 +244,7 @@ def fit_many(
                 past.append(number)
             values = [value for value, _ in found]
             if step == 1:
-                check_reach(values, weights, x)
+                check_reach(values, [*weights, *xs])
             descend(*values)
         check_sound(finite(weights), "weights", steps, lr)
         unstack(state, students)
