@@ -78,6 +78,22 @@ def test_book_device_names_the_device(monkeypatch):
     assert companion.device() == torch.device("cuda")
 
 
+@pytest.mark.parametrize(
+    "name", ["gpu0", "cuda:99", "cpu,cuda", "mps" if not torch.mps.is_available() else "mps:99"]
+)
+def test_a_device_that_is_not_there_is_named_with_the_remedy(monkeypatch, name):
+    monkeypatch.setenv("BOOK_DEVICE", name)
+    with pytest.raises(
+        ValueError, match=f"BOOK_DEVICE='{name}' cannot be used here: .*Leave it unset"
+    ) as raised:
+        companion.device()
+    assert len(str(raised.value)) < 400
+
+
+def test_the_named_second_device_is_taken(second):
+    assert companion.device() == second
+
+
 # ------------------------------------------------------------------------------------------ fit, fit_many
 
 
