@@ -56,9 +56,9 @@ def check_val(val, score, val_every: int) -> None:
         )
 
 
-def check_reach(losses: list[Tensor], known: list[Tensor]) -> None:
+def check_reach(losses: list[Tensor], owned: list[Tensor]) -> None:
     """Refuse losses that reach parameters which the optimiser does not have: they would never move."""
-    known = {id(x) for x in known}
+    known = {id(x) for x in owned}
     seen, ahead = set(), [loss.grad_fn for loss in losses]
     while ahead:
         node = ahead.pop()

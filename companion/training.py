@@ -185,8 +185,9 @@ def fit_many(
     It pays where a step is mostly overhead: small MLPs. It does not for `ConvNet`, whose convolutions are no
     faster together (benchmarks/README.md has the ratios): there call `fit` in a loop.
 
-    In float32 rounding grows where the loss does not see a weight: Adam divides a gradient that is mere rounding by
-    its own size and makes a step of it. A layer before batch norm has such directions.
+    In float32 rounding grows where the loss does not see a weight: Adam makes a step of a gradient that is mere
+    rounding. With a linear layer of 784 inputs before batch norm, logits were 0.01 from those of `fit` after 100
+    steps, and 1e-5 without batch norm; in float64, 1e-11.
 
     Args:
         students: alike but for their weights; batch norm keeps each student's own averages. Taken to the GPU

@@ -175,6 +175,25 @@ def test_fit_many_trains_there_too(second, monkeypatch, build):
         torch.testing.assert_close(weights(a), weights(b), rtol=1e-2, atol=1e-3)
 
 
+def test_a_default_device_for_new_tensors_changes_no_run():
+    train = images()
+    expected = [ConvNet(2, dropout=0.0, seed=1) for _ in range(2)]
+    found = copy.deepcopy(expected)
+
+    def train_both(students):
+        past = [fit(students[0], train, hard_loss, transform=jitter(2), val=train, **RUN)]
+        return past + fit_many(students[1:], train, hard_loss, seeds=[0], transform=jitter(2), **RUN)
+
+    before = train_both(expected)
+    torch.set_default_device(NAME)
+    try:
+        assert train_both(found) == before
+    finally:
+        torch.set_default_device(None)
+    assert all(torch.equal(weights(a), weights(b)) for a, b in zip(expected, found, strict=True))
+    assert places(found[0]) == {"cpu"}
+
+
 def test_teacher_logits_come_back_to_where_x_lies(second):
     teacher, x = Noisy().train(), blobs().x
     logits = teacher_logits(teacher, x, batch_size=7)
