@@ -9,6 +9,7 @@ import re
 import statistics
 
 import pytest
+from nbformat import v4
 
 from companion.checks._exercises import EXERCISES
 from tests.test_notebooks import CHAPTERS, REWRITTEN, ROOT, cells, lines, tags
@@ -32,7 +33,9 @@ def visible(of):
 
 
 def prose(of):
-    return "\n\n".join(cell.source for cell in of if cell.cell_type == "markdown")
+    """The text, without what it shows as source."""
+    text = "\n\n".join(cell.source for cell in of if cell.cell_type == "markdown")
+    return re.sub(r"^(`{4,})\{code-block\}[\s\S]*?^\1$", "", text, flags=re.M)
 
 
 def start(cell):
@@ -57,7 +60,7 @@ def budget(of):
 
 
 def folding(of):
-    """Glue, claims and set-up are folded, in the pages and in JupyterLab; what is read is not."""
+    """Glue, claims, plots and set-up are folded, in the pages and in JupyterLab; what is read is not."""
     for cell in code(of):
         hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
         if "setup" in tags(cell) and "hide-input" not in tags(cell):
@@ -65,7 +68,7 @@ def folding(of):
         if bool(tags(cell) & FOLDED) != hidden:
             yield f"folded in one place only (tag hide-input, metadata jupyter.source_hidden): {start(cell)}"
         if cell in visible(of) and (
-            called := re.search(r"\b(claim|glue|paired_interval_plot)\(", cell.source)
+            called := re.search(r"\b(claim|glue|plt\.\w+|plotting\.\w+)\(", cell.source)
         ):
             yield f"{called[1]}( in a cell that is read: {start(cell)}"
 
@@ -172,8 +175,9 @@ def exercises(of):
             yield f"{label} is not in companion/checks/_exercises.py"
         elif title != table[label].title:
             yield f"{label} is called {title!r} here and {table[label].title!r} in the list"
-        elif not re.search(rf"^def {table[label].name}\(", "\n".join(c.source for c in code(of)), re.M):
-            yield f"no stub is called {table[label].name}"
+        for tag in ("exercise", "solution") if label in table else ():
+            if not any(f"def {table[label].name}(" in cell.source for cell in code(of) if tag in tags(cell)):
+                yield f"no {tag} cell defines {table[label].name}"
     if found and not any(table[label].kind != "write" for _, label in found if label in table):
         yield "none of them predicts, diagnoses or chooses"
 
@@ -192,3 +196,122 @@ def test_a_rewritten_chapter_keeps_the_rule(path, rule):
 @pytest.mark.parametrize("rule", [budget, *OF_A_CELL, boxes])
 def test_the_style_page_keeps_the_rule(rule):
     assert list(rule(cells(STYLE))) == []
+
+
+# ---------------------------------------------------------------------------------- each rule, and what breaks it
+
+
+def markdown(text):
+    return v4.new_markdown_cell(text)
+
+
+def read(source="x = 1", *names, **metadata):
+    return v4.new_code_cell(source, metadata={"tags": list(names), **metadata})
+
+
+def folded(source="x = 1", *names, **metadata):
+    return read(source, "hide-input", *names, jupyter={"source_hidden": True}, **metadata)
+
+
+def drawn(caption="What one sees in it, in words.", name="fig-one", alt="Two bars, of which one is longer."):
+    about = {"figure": {"caption": caption, "name": name}, "image": {"alt": alt}}
+    cell = folded("plotting.show()", mystnb=about)
+    cell.outputs = [v4.new_output("display_data", {"image/svg+xml": "<svg/>"})]
+    return cell
+
+
+FIRST = "# 3 The algorithm\n\nWhat does a student learn from its teacher?"
+ANSWER = """How much the wrong classes resemble the right one, which labels do not say.
+
+**Article:** section 3 · **Time:** 1 minute · **Needs:** chapter 2
+
+## What you will learn
+
+- One.
+- Two.
+- Three.
+"""
+BOXES = """```{admonition} The article, 4.2 (F1)
+:class: dropdown, article
+
+It is wrong (erratum F1).
+```
+
+```{admonition} Guess first: which of the two?
+:class: dropdown, guess
+
+The other.
+```
+
+```{admonition} Take away
+:class: takeaway
+
+- Begin with T = 4.
+```"""
+PROSE = "word " * 100
+CLAIMS = "claim('a', x, above=1)\nclaim('b', x, exact=1e-9)\nclaim('c', x > 1)"
+
+
+def chapter(first=FIRST, answer=ANSWER, **cells):
+    """A chapter that keeps all rules but that on exercises, which needs the book's own."""
+    made = {
+        "first": markdown(first), "setup": folded("companion.setup()", "setup"), "picture": drawn(),
+        "answer": markdown(answer), "prose": markdown(PROSE), "code": read("y = soften(v, T)\nz = y.sum()"),
+        "claims": folded(CLAIMS), "boxes": markdown(BOXES),
+    }  # fmt: skip
+    return list((made | cells).values())
+
+
+KEPT = [rule for rule in OF_A_CHAPTER if rule is not exercises]
+
+
+@pytest.mark.parametrize("rule", KEPT)
+def test_a_good_chapter_has_no_fault(rule):
+    assert list(rule(chapter())) == []
+
+
+@pytest.mark.parametrize(
+    "rule, made, fault",
+    [
+        (budget, chapter(code=read("x = 1\n" * 16)), "16 lines, and 15 are the most"),
+        (budget, chapter(code=read("x = 1\n\n" * 11)), "the median of the visible cells is 11"),
+        (budget, chapter(code=read("# " + "x" * 79)), "81 columns"),
+        (folding, chapter(setup=read("companion.setup()", "setup")), "the set-up cell has no tag hide-input"),
+        (folding, chapter(claims=read(CLAIMS, "hide-input")), "folded in one place only"),
+        (folding, chapter(code=read("x", jupyter={"source_hidden": True})), "folded in one place only"),
+        (folding, chapter(claims=read(CLAIMS)), "claim( in a cell that is read"),
+        (folding, chapter(code=read("glue(x=1)")), "glue( in a cell that is read"),
+        (folding, chapter(code=read("plt.plot(x)")), "plt.plot( in a cell that is read"),
+        (figures, chapter(picture=drawn(caption="")), "no caption"),
+        (figures, chapter(picture=drawn(name="one")), "no name fig-…"),
+        (figures, chapter(picture=drawn(alt="Bars.")), "no alternative text"),
+        (figures, chapter(prose=drawn()), "two figures of one name"),
+        (opening, chapter(prose=markdown("x"))[1:], "it opens with ['code', 'code', 'markdown', 'markdown']"),
+        (opening, chapter(first="# 3 The algorithm\n\nIt is ordinary training."), "the question, which ends with"),
+        (opening, chapter(first=FIRST + "\n\nOf course."), "the question, which ends with"),
+        (opening, chapter(setup=folded()), "the second cell is the set-up"),
+        (opening, chapter(picture=folded()), "the third cell draws"),
+        (opening, chapter(answer="## Now\n\n" + ANSWER), "the answer is a sentence or two"),
+        (opening, chapter(answer="Really, what is it that it learns from its teacher?\n\n" + ANSWER), "the answer is"),
+        (opening, chapter(answer=ANSWER.replace("**Needs:**", "needs")), "a line says **Article:**"),
+        (opening, chapter(answer=ANSWER.replace("- Three.\n", "")), "has three to five points"),
+        (boxes, chapter(boxes=markdown(BOXES.replace("(F1)\n", "\n"))), "an article's box is called"),
+        (boxes, chapter(boxes=markdown(BOXES.replace("erratum F1", "it is"))), "no link to the row"),
+        (boxes, chapter(boxes=markdown(BOXES.replace("dropdown, guess", "guess"))), "it stands open"),
+        (boxes, chapter(boxes=markdown(BOXES.replace("two?", "two."))), "a guess is called"),
+        (boxes, chapter(boxes=markdown(BOXES.replace(", guess", ""))), "the reader guesses nothing"),
+        (boxes, chapter(boxes=markdown(BOXES + "\n\n" + BOXES)), "one box of class takeaway"),
+        (words, chapter(prose=markdown(""), boxes=read("x = 1\n" * 15)), "words for 17 lines of code"),
+        (words, chapter(code=read("def f():\n    pass\n" * 4)), "more than three functions"),
+        (words, chapter(claims=read(), boxes=read()), "three visible cells"),
+        (claims, chapter(claims=folded("claim('a', x, above=1)")), "1 claims"),
+        (claims, chapter(claims=folded(CLAIMS.replace(", above=1", ""))), "2 of 3 claims have no bound: claim('a', x)"),
+        (exercises, [markdown("```{exercise} Soften logits\n:label: ex-soften\n```")], "1 exercises"),
+        (exercises, [markdown("```{exercise} Soften logits\n:label: ex-soften\n```")], "no exercise cell defines soften"),
+        (exercises, [markdown("```{exercise} Soften\n:label: ex-soften\n```")], "is called 'Soften' here and"),
+        (exercises, [markdown("```{exercise}\n:label: ex-other\n```")], "ex-other is not in"),
+        (exercises, [markdown("```{exercise} Soften logits\n:label: ex-soften\n```")], "none of them predicts"),
+    ],
+)  # fmt: skip
+def test_each_rule_names_what_breaks_it(rule, made, fault):
+    assert any(fault in found for found in rule(made)), list(rule(made))

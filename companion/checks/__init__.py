@@ -7,6 +7,7 @@ it looks among the mistakes people really make for one that gives the same resul
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from ._choice import choice
 from ._claims import claim, glue
 from ._exercises import EXERCISES, FORMER
 
@@ -23,4 +24,4 @@ def __getattr__(name: str) -> Callable:
 
 
 def __dir__() -> list[str]:
-    return ["claim", "glue", *_CHECKS]
+    return ["choice", "claim", "glue", *_CHECKS]
