@@ -94,5 +94,5 @@ def one_for_the_rest(log_q: Tensor, index: Tensor, p: Tensor) -> tuple[Tensor, T
     nothing_left = log_q_r == -math.inf
     p_r = (1 - p.sum(-1, keepdim=True)).clamp_min_(0).masked_fill_(nothing_left, 0)
     value = -torch.special.entr(p_r) - p_r * log_q_r.masked_fill(nothing_left, 0)
-    share = rest.sub_(log_q_r.masked_fill(nothing_left, 0)).exp_()  # q_j / q_r of what is in the rest
+    share = rest.softmax(-1).masked_fill_(nothing_left, 0)  # q_j / q_r of what is in the rest
     return value.squeeze(-1), log_q.exp().sub_(share).mul_(p_r)

@@ -206,6 +206,92 @@ def test_stored_outputs_that_do_not_fit_are_refused(index, p, match):
         sparse_kd_loss(logits(4, 9)[0], index, p)
 
 
+def test_a_token_stored_twice_is_refused_and_padding_may_repeat():
+    """A public thread's case: the token that was drawn stands in the stored top-k once more."""
+    z = torch.zeros(1, 4, dtype=torch.double)
+    index, p = torch.tensor([[1, 1, 2]]), torch.tensor([[0.3, 0.3, 0.2]])
+    with pytest.raises(ValueError, match=r"token 1 is stored twice.*scatter_add_"):
+        sparse_kd_loss(z, index, p)
+    with pytest.raises(ValueError, match="twice"):  # also where it does not stand side by side
+        sparse_kd_loss(z, torch.tensor([[3, 0, 3]]), torch.tensor([[0.25, 0.5, 0.25]]))
+    right = sparse_kd_loss(z, torch.tensor([[1, 2]]), torch.tensor([[0.3, 0.2]]))
+    assert right.item() == pytest.approx(0.010068, abs=1e-6)
+    for padded in ([[1, 2, 1, 1]], [[1, 2, 0, 0]]):
+        filled = sparse_kd_loss(z, torch.tensor(padded), torch.tensor([[0.3, 0.2, 0.0, 0.0]]))
+        assert filled.item() == pytest.approx(right.item(), rel=1e-12)
+    masked = sparse_kd_loss(z, index, p, mask=torch.tensor([False]))  # what does not count may be anything
+    assert masked.item() == 0
+
+
+def test_draws_that_were_added_up_give_the_kl_they_stand_for():
+    """Four draws with replacement, 3, 3, 5, 3: 0.25 each is refused, ¾ and ¼ is a KL, 0 at agreement."""
+    p = torch.zeros(1, 8, dtype=torch.double).scatter_add_(
+        -1, torch.tensor([[3, 3, 5, 3]]), torch.full((1, 4), 0.25, dtype=torch.double)
+    )
+    value, index = p.topk(4)
+    agreeing = p.log().clamp_min(-800)
+    assert sparse_kd_loss(agreeing, index, value).item() == pytest.approx(0, abs=1e-12)
+
+
+def grouped_kl(q, p, index):
+    """KL with all that is not stored as one class, by scipy."""
+    total = 0
+    for q_i, p_i, kept in zip(q, p, index.numpy(), strict=True):
+        rest = np.setdiff1d(np.arange(len(q_i)), kept)
+        total += rel_entr([*p_i[kept], p_i[rest].sum()], [*q_i[kept], q_i[rest].sum()]).sum()
+    return total / len(q)
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_the_tail_is_the_kl_with_the_rest_as_one_class(k):
+    z, v = logits(6, 9)
+    q, p = probabilities(z, v, 2.0)
+    value, index = torch.tensor(p).topk(k, -1)
+    found = sparse_kd_loss(z, index, value, 2.0, tail=True)
+    assert found.item() == pytest.approx(4 * grouped_kl(q, p, index), rel=1e-10)
+    assert torch.autograd.gradcheck(lambda z: sparse_kd_loss(z, index, value, 2.0, tail=True), z)
+    padded = (
+        torch.cat([index, torch.zeros(6, 2, dtype=torch.long)], -1),
+        torch.cat([value, 0 * value[:, :1].repeat(1, 2)], -1),
+    )
+    filled = sparse_kd_loss(z, *padded, 2.0, tail=True)
+    assert filled.item() == pytest.approx(found.item(), rel=1e-12)
+    np.testing.assert_allclose(gradient(filled, z), gradient(found, z), rtol=1e-10, atol=1e-16)
+
+
+def test_the_tail_is_never_negative_where_the_sum_without_it_is():
+    """One stored token of 0.7, the student at 0.9: a public thread's case, −0.1759 and a gradient of −0.07."""
+    z = torch.tensor([[0.9, 0.1]], dtype=torch.double).log().requires_grad_()
+    stored = torch.tensor([[0]]), torch.tensor([[0.7]], dtype=torch.double)
+    without, with_tail = sparse_kd_loss(z, *stored), sparse_kd_loss(z, *stored, tail=True)
+    assert without.item() == pytest.approx(-0.175920, abs=1e-6)
+    assert without.item() > 0.7 * math.log(0.7)  # the bound of the docstring
+    assert gradient(without, z)[0, 0] == pytest.approx(-0.07)
+    assert gradient(with_tail, z)[0, 0] == pytest.approx(0.2)  # of the full KL: q − p
+    assert with_tail.item() == pytest.approx(kl(np.array([[0.7, 0.3]]), np.array([[0.9, 0.1]])), rel=1e-12)
+
+
+def test_the_tail_of_a_full_store_and_of_a_sure_student():
+    z, v = logits(4, 5)
+    all_of_it = sparse_kd_loss(z, *everything(v), tail=True)
+    assert all_of_it.item() == pytest.approx(forward_kl_loss(z, v).item(), rel=1e-11)
+    assert sparse_kd_loss(v, *everything(v.float()), tail=True).item() == pytest.approx(0, abs=1e-6)
+    sure = torch.tensor(
+        [[2000.0, 0.0, 0.0]], requires_grad=True
+    )  # its rest underflows, its logarithm does not
+    loss = sparse_kd_loss(sure, torch.tensor([[0]]), torch.tensor([[0.5]]), tail=True)
+    assert loss.item() == pytest.approx(0.5 * (2000 - math.log(2)) - math.log(2), rel=1e-5)
+    np.testing.assert_allclose(gradient(loss, sure), [[0.5, -0.25, -0.25]], rtol=1e-5)
+
+
+def test_indices_and_probabilities_of_the_wrong_kind_are_refused():
+    z, _ = logits(4, 9)
+    index, p = torch.zeros(4, 1).long(), torch.full((4, 1), 0.5)
+    for given in ((index.int(), p), (index, index)):
+        with pytest.raises(ValueError, match="int64 and probabilities"):
+            sparse_kd_loss(z, *given)
+
+
 def test_forward_kl_is_kd_by_another_name():
     z, v = logits(2, 3, 5)
     assert forward_kl_loss(z, v, 3.0, MASK).item() == kd_loss(z, v, 3.0, MASK).item()
