@@ -1,10 +1,37 @@
 """The small package under the book: losses, models, training, metrics and checks for distillation."""
 
+import importlib
 import os
 
 import torch
 
 __version__ = "0.1.0"
+_MODULES = (
+    "checks",
+    "data",
+    "features",
+    "interactive",
+    "losses",
+    "metrics",
+    "models",
+    "plotting",
+    "tokens",
+    "training",
+)
+
+
+def __getattr__(name: str):
+    """`companion.losses` and the other modules, imported when they are first asked for."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(
+        f"module 'companion' has no attribute {name!r}. Its modules are {', '.join(_MODULES)}; a loss is imported "
+        "from its module: from companion.losses import distillation_loss."
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
 
 
 def book_seed() -> int:
