@@ -146,11 +146,12 @@ def fit(
         with settled(student, best):
             descend = descent(student.parameters(), lr, weight_decay, steps, where, half)
             order = batches(len(train), batch_size, steps, generator)
+            student.train()  # `predict` gives each part its mode back
             for step, index in enumerate(bar(order, steps, progress), start=1):
                 given = drawn(train, index, transform, generator)
                 x, y = given.to(where), train.y[index].to(where)
                 with cast():
-                    z, v = ask(student.train(), x), teach(teacher, x, index)
+                    z, v = ask(student, x), teach(teacher, x, index)
                     value, number = loss_of(loss, z, v, y, step, lr)
                 losses.append(number)
                 if step == 1:
