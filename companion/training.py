@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._device import ask, autocast, evaluated, forked, half_type, on_device, one_tensor
-from ._many import check_alike, each, stack, unstack
+from ._many import check_alike, check_sizes, each, stack, unstack
 from ._refuse import check_reach, check_run, check_sound, check_student, check_val, finite, loss_of
 from ._step import bar, batches, descent, drawn, keep_better, noted, scored, settled, teach
 from .data import Split
@@ -146,11 +146,12 @@ def fit(
         with settled(student, best):
             descend = descent(student.parameters(), lr, weight_decay, steps, where, half)
             order = batches(len(train), batch_size, steps, generator)
+            student.train()  # `predict` gives each part its mode back
             for step, index in enumerate(bar(order, steps, progress), start=1):
                 given = drawn(train, index, transform, generator)
                 x, y = given.to(where), train.y[index].to(where)
                 with cast():
-                    z, v = ask(student.train(), x), teach(teacher, x, index)
+                    z, v = ask(student, x), teach(teacher, x, index)
                     value, number = loss_of(loss, z, v, y, step, lr)
                 losses.append(number)
                 if step == 1:
@@ -209,16 +210,12 @@ def fit_many(
 
     After an error or Ctrl-C no student is changed; the exception's `history` lists what was measured.
     """
-    n = len(students)
-    for student in students:
-        check_student(student, *(teacher if isinstance(teacher, list | tuple) else [teacher]))
-    check_alike(students)
     named = (("train splits", train), ("losses", loss), ("teachers", teacher), ("seeds", list(seeds)))
-    splits, asked, teachers, seeds = (each(name, value, n) for name, value in named)
-    for split, one, guide in zip(splits, asked, teachers, strict=True):
-        check_run(split, one, guide, transform, steps, batch_size, precision)
-    if len({min(batch_size, len(split)) for split in splits}) > 1:
-        raise ValueError(f"splits of {sorted(map(len, splits))} examples give batches of different sizes.")
+    splits, asked, teachers, seeds = (each(name, value, len(students)) for name, value in named)
+    check_alike(students, teachers)
+    for one in zip(splits, asked, teachers, strict=True):
+        check_run(*one, transform, steps, batch_size, precision)
+    check_sizes(splits, batch_size)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     drawing = list(zip(splits, generators, strict=True))
     losses = [[] for _ in students]
