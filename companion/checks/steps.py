@@ -23,15 +23,15 @@ def training_step(attempt) -> None:
             loss = result_of("training_step", attempt, student, teacher, x, y, T, alpha)
             if loss is None:
                 return
-            hint = fault(loss, before, student, teacher, x, y, T, alpha)
+            hint = _fault(loss, before, student, teacher, x, y, T, alpha)
         if hint:
             return say("training_step", hint)
     say("training_step", None)
 
 
-def fault(loss: Tensor, before, student, teacher, x, y, T, alpha) -> str | None:
+def _fault(loss: Tensor, before, student, teacher, x, y, T, alpha) -> str | None:
     """The first thing that is wrong with the loss, or with what became of the networks."""
-    if any(p.grad is not None for p in student.parameters()) or not same(before, student):
+    if any(p.grad is not None for p in student.parameters()) or not _same(before, student):
         return (
             "the student has been trained: return the loss, and leave backward() and the step to the caller."
         )
@@ -42,14 +42,14 @@ def fault(loss: Tensor, before, student, teacher, x, y, T, alpha) -> str | None:
     if loss.shape != ():
         return f"one number is due, the mean over the batch; this has the shape {tuple(loss.shape)}."
     if not torch.allclose(loss, expected, rtol=1e-4):
-        for hint, wrong in mistakes(z, v, y, T, alpha).items():
+        for hint, wrong in _mistakes(z, v, y, T, alpha).items():
             if torch.allclose(loss, wrong, rtol=1e-4):
                 return hint
         return f"the loss is {loss.item():.4f}, not {expected.item():.4f}: see eq-distillation-loss."
-    return gradient_fault(loss, student, teacher, before, expected)
+    return _gradient_fault(loss, student, teacher, before, expected)
 
 
-def mistakes(z, v, y, T, alpha) -> dict[str, Tensor]:
+def _mistakes(z, v, y, T, alpha) -> dict[str, Tensor]:
     """Hint → the loss with that mistake."""
     loss = losses.distillation_loss
     return {
@@ -69,7 +69,7 @@ def mistakes(z, v, y, T, alpha) -> dict[str, Tensor]:
     }
 
 
-def gradient_fault(loss: Tensor, student, teacher, before, expected: Tensor) -> str | None:
+def _gradient_fault(loss: Tensor, student, teacher, before, expected: Tensor) -> str | None:
     """What is wrong with the gradients of a loss whose value is right."""
     if not loss.requires_grad:
         return "the loss has no gradient: only the teacher's forward goes under no_grad, and .item() cuts it off."
@@ -84,5 +84,5 @@ def gradient_fault(loss: Tensor, student, teacher, before, expected: Tensor) -> 
     return None
 
 
-def same(a, b) -> bool:
+def _same(a, b) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
