@@ -13,8 +13,19 @@ from tests.test_notebooks import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 WORKFLOWS = {p.name: p.read_text(encoding="utf-8") for p in ROOT.glob(".github/workflows/*.yml")}
-# What is installed already counts as made.
-INSTALLED = [f"VENV={sys.prefix}", f"--old-file={sys.prefix}/ready"]
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """What is installed already, counted as made; under a name without spaces, which a target of make may not have."""
+    (tmp_path / "installed").symlink_to(sys.prefix)
+    return [f"VENV={tmp_path}/installed", f"--old-file={tmp_path}/installed/ready"]
+
+
+@pytest.fixture
+def python(tmp_path, installed):
+    """PYTHON=…, by that name."""
+    return f"PYTHON={tmp_path}/installed/bin/python"
 
 
 def make(*arguments, folder=ROOT, **environment):
@@ -33,22 +44,22 @@ def has_pip(environment):
     )
 
 
-def test_an_environment_without_pip_is_completed_and_not_emptied(tmp_path):
+def test_an_environment_without_pip_is_completed_and_not_emptied(tmp_path, python):
     """As Debian leaves it where python3-venv is missing."""
     place = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
     (place / "kept").touch()
     assert not has_pip(place)
-    code, said = make("environment", f"VENV={place}", f"PYTHON={sys.executable}")
+    code, said = make("environment", f"VENV={place}", python)
     assert code == 0 and has_pip(place) and (place / "kept").exists(), said
 
 
-def test_an_environment_whose_python_is_gone_is_made_again(tmp_path):
+def test_an_environment_whose_python_is_gone_is_made_again(tmp_path, python):
     place = tmp_path / "env"
     (place / "bin").mkdir(parents=True)
     (place / "pyvenv.cfg").write_text("home = /no/where\n")
     (place / "bin/python").symlink_to("/no/where/python3")
-    code, said = make("environment", f"VENV={place}", f"PYTHON={sys.executable}")
+    code, said = make("environment", f"VENV={place}", python)
     assert code == 0 and has_pip(place), said
 
 
@@ -63,12 +74,12 @@ def test_a_folder_that_is_no_environment_is_not_emptied(tmp_path):
 # ------------------------------------------------------------------------------------------ place and port
 
 
-def test_a_busy_port_is_named_with_the_remedy():
+def test_a_busy_port_is_named_with_the_remedy(installed):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, said = make(*INSTALLED, "--old-file=_build/html/index.html", "serve", f"PORT={port}")
+        code, said = make(*installed, "--old-file=_build/html/index.html", "serve", f"PORT={port}")
     assert code and f"Port {port} is not free" in said and "PORT=8001" in said and "Traceback" not in said
 
 
@@ -85,12 +96,12 @@ def test_the_books_folder_may_have_spaces_in_its_name():
         assert re.findall(r"\$\(CURDIR\)", re.sub(r'"[^"]*"', "", line)) == [], line
 
 
-def test_copies_for_colab_leave_nothing_in_the_common_temporary_folder(tmp_path):
+def test_copies_for_colab_leave_nothing_in_the_common_temporary_folder(tmp_path, installed):
     """A second user of the computer could not write there what the first one left."""
     common, out = tmp_path / "common", tmp_path / "out"
     common.mkdir()
     address = {"TMPDIR": str(common), "BOOK_REPOSITORY": "https://example.org/somebody/book"}
-    code, said = make(*INSTALLED, "colab", f"COLAB={out}", **address)
+    code, said = make(*installed, "colab", f"COLAB={out}", **address)
     assert code == 0 and list(out.rglob("*.ipynb")), said
     assert list(common.iterdir()) == []
 
