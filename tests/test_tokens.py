@@ -87,6 +87,14 @@ def test_float32_keeps_its_accuracy_near_agreement(call, T):
     assert loss.item() == pytest.approx(exact.item(), rel=0.02)
 
 
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_never_negative_where_the_two_agree_but_for_the_last_digits(call):
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(500, 1, 5, generator=generator)
+    z = v + 1e-7 * torch.randn(500, 1, 5, generator=generator)
+    assert min(call(*pair).item() for pair in zip(z, v, strict=True)) >= 0
+
+
 def test_the_mixture_bounds_the_loss_however_far_the_two_are_apart():
     v = torch.zeros(1, 6, dtype=torch.double)
     v[0, 0] = 500
