@@ -576,6 +576,15 @@ def test_alpha_0_does_not_ask_the_teacher():
     assert found.item() == pytest.approx(F.cross_entropy(z, y).item(), rel=1e-13)
 
 
+def test_alpha_1_does_not_ask_the_labels():
+    """A class that both sides rule out, and the label names, would be infinitely far."""
+    (z, v), y = logits(6, 5), labels(6, 5)
+    z = z.detach()
+    z[:, 4] = v[:, 4] = -math.inf
+    y[0] = 4
+    assert distillation_loss(z, v, y, 3.0, 1.0).item() == kd_loss(z, v, 3.0).item()
+
+
 # ------------------------------------------------------------------------------------- what people bring along
 
 
