@@ -74,9 +74,9 @@ def test_calibration_error_by_hand():
 
 
 def test_a_confidence_on_a_bin_s_edge_belongs_to_the_lower_bin():
-    """½ right, in (0, ½]; 1 wrong, in (½, 1]: gaps of ½ and −1, which in one bin would nearly cancel."""
-    logits, y = torch.tensor([[0.0, 0.0], [800.0, 0.0]]), torch.tensor([0, 1])
-    assert calibration_error(logits, y, bins=2) == pytest.approx(75, rel=1e-12)
+    """½ right, in (¼, ½]; 0.6 wrong, in (½, ¾]: gaps of 0.5 and −0.6, which in one bin would nearly cancel."""
+    logits, y = torch.tensor([[0.0, 0.0], [math.log(1.5), 0.0]], dtype=torch.double), torch.tensor([0, 1])
+    assert calibration_error(logits, y, bins=4) == pytest.approx(55, rel=1e-12)
 
 
 def test_calibration_error_has_fifteen_bins_unless_said():
