@@ -1,8 +1,5 @@
 """Every check accepts the right answer, waits for a stub, and has each hint reached by its own mistake."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -265,46 +262,3 @@ def test_a_stub_is_not_attempted(name, result, capsys):
 def test_an_error_of_the_readers_own_is_not_hidden():
     with pytest.raises(RuntimeError, match="mine"):
         checks.soften(lambda z, T: (_ for _ in ()).throw(RuntimeError("mine")))
-
-
-# ---------------------------------------------------------------------------------------- claim and glue
-
-
-@pytest.mark.parametrize("holds", [True, np.bool_(True), torch.tensor(True), torch.tensor([[True]])])
-def test_claim_prints_what_holds(holds, capsys):
-    checks.claim("students learn", holds)
-    assert capsys.readouterr().out == "✓ students learn\n"
-
-
-@pytest.mark.parametrize("holds", [False, np.bool_(False), torch.tensor(False)])
-def test_claim_raises_what_does_not(holds):
-    with pytest.raises(AssertionError, match="✗ students learn"):
-        checks.claim("students learn", holds)
-
-
-@pytest.mark.parametrize(
-    "holds", [1, 0.5, math.nan, None, "yes", torch.tensor(1.0), [True], (True, "message")]
-)
-def test_claim_refuses_what_is_no_truth_value(holds):
-    with pytest.raises(TypeError, match="one truth value"):
-        checks.claim("students learn", holds)
-
-
-@pytest.mark.parametrize("holds", [torch.tensor([True, True]), np.array([True, False]), torch.zeros(0) > 0])
-def test_claim_refuses_several_truth_values(holds):
-    with pytest.raises(TypeError, match="one truth value"):
-        checks.claim("students learn", holds)
-
-
-@pytest.mark.parametrize(
-    "value, plain", [(4.25, "4.25"), (torch.tensor(4.25), "4.25"), (np.float64(4.25), "4.25"), ("a", "'a'")]
-)
-def test_glue_emits_the_metadata_that_the_book_reads(value, plain, monkeypatch):
-    shown = []
-    monkeypatch.setattr(
-        "IPython.display.display", lambda data, raw, metadata: shown.append((data, raw, metadata))
-    )
-    checks.glue(ch4_gain=value)
-    ((data, raw, metadata),) = shown
-    assert data == {"application/papermill.record/text/plain": plain} and raw
-    assert metadata["scrapbook"] == {"name": "ch4_gain", "mime_prefix": "application/papermill.record/"}
