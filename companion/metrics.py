@@ -72,8 +72,14 @@ class Interval:
     def half_width(self) -> float:
         return (self.high - self.low) / 2
 
+    def __format__(self, spec: str) -> str:
+        """f"{interval:.1f}" is "+2.1 ± 0.4": the spec is that of each number; the mean's sign is always written."""
+        spec = spec or ".2f"
+        mean = format(self.mean, spec if spec[0] in "+- " else f"+{spec}")
+        return f"{mean} ± {self.half_width:{spec.lstrip('+- ')}}".replace("-", "−")
+
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} ± {self.half_width:.2f}"
+        return format(self)
 
 
 def paired_interval(a, b=None, level: float = 0.95) -> Interval:

@@ -136,5 +136,23 @@ def test_paired_interval_refuses_a_level_that_is_no_share(level):
 
 
 def test_interval_prints_its_half_width():
-    assert str(Interval(1.234, 0.734, 1.734, 10)) == "+1.23 ± 0.50"
-    assert str(Interval(-1.0, -2.0, 0.0, 3)) == "-1.00 ± 1.00"
+    assert str(Interval(1.234, 0.734, 1.734, 10)) == f"{Interval(1.234, 0.734, 1.734, 10)}" == "+1.23 ± 0.50"
+    assert str(Interval(-1.0, -2.0, 0.0, 3)) == "−1.00 ± 1.00"  # a minus sign, not a hyphen
+
+
+@pytest.mark.parametrize(
+    "spec, expected",
+    [
+        (".1f", "−2.1 ± 0.4"),
+        ("+.0f", "−2 ± 0"),
+        (".3g", "−2.12 ± 0.375"),
+        ("6.1f", "  −2.1 ±    0.4"),
+        (".1e", "−2.1e+00 ± 3.8e−01"),
+    ],
+)
+def test_interval_is_formatted_number_by_number(spec, expected):
+    assert format(Interval(-2.125, -2.5, -1.75, 10), spec) == expected
+
+
+def test_an_interval_s_sign_may_be_left_out_where_it_is_no_difference():
+    assert f"{Interval(91.25, 91.0, 91.5, 10):-.1f}" == "91.2 ± 0.2"
