@@ -3,16 +3,27 @@
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from docutils import nodes
+from docutils.utils import new_document
+from nbformat import v4
 from nbval.plugin import get_sanitize_patterns
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 from companion import checks
 from companion.checks import _claims
 from companion.metrics import Interval
+
+THEME = Path(__file__).parent.parent / "theme"
+sys.path.insert(0, str(THEME))
+import glued  # noqa: E402
 
 GAIN = Interval(2.1, 1.7, 2.5, 10)
 LOSS = Interval(-2.1, -2.5, -1.7, 10)
@@ -93,7 +104,7 @@ def test_glue_emits_the_metadata_that_the_book_reads(value, plain, monkeypatch):
         (torch.tensor(3.0), {"below": 4, "unit": " ms"}, "✓ it gains: 3 ms"),
         (np.float64(-0.0321), {"between": (-0.04, -0.02)}, "✓ it gains: −0.0321"),
         (27_648, {"above": 27_000, "unit": " bytes"}, "✓ it gains: 27,648 bytes"),
-        (0.0, {"exact": 1e-12}, "✓ it gains (exact)"),
+        (0.0, {"exact": 0}, "✓ it gains (exact)"),
         (torch.tensor([1e-16, -1e-13]), {"exact": 1e-12}, "✓ it gains (exact)"),
         (np.array([2e-6, -3e-5]), {"exact": 1e-4}, "✓ it gains (exact to 0.0001)"),
     ],
@@ -282,3 +293,47 @@ def test_an_interval_is_glued_whole_and_in_parts(monkeypatch):
     assert shown["gain"] == "'−2.1 ± 0.4'" and shown["more"] == "'2.1 ± 0.4'"
     assert shown["gain_mean"] == "(-2.1)" and shown["gain_n"] == "10"
     assert [name for name in shown if compared(shown[name]) != "GLUED"] == ["gain_n", "more_n"]
+
+
+def notebook_that_glues(path, text, **values):
+    """A notebook whose only run called glue(**values), with `text` below it."""
+    outputs = []
+    for name, value in values.items():
+        for key, plain in _claims._plain(name, value):
+            scrapbook = {"name": key, "mime_prefix": "application/papermill.record/"}
+            data = {"application/papermill.record/text/plain": plain}
+            outputs.append(v4.new_output("display_data", data, metadata={"scrapbook": scrapbook}))
+    cells = [v4.new_markdown_cell("# A page"), v4.new_code_cell("glue()", outputs=outputs, execution_count=1)]
+    python = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    notebook = v4.new_notebook(cells=[*cells, v4.new_markdown_cell(text)], metadata=python)
+    nbformat.write(notebook, path)
+
+
+def test_what_is_glued_stands_in_the_page(tmp_path):
+    """Through Sphinx, as `make book` does it."""
+    text = """It gains {glue:text}`gain` points, or {glue:text}`gain_mean:.2f` of {glue:text}`gain_n` runs;
+it loses {glue:text}`loss`, from {glue:text}`loss_low:.2f` to {glue:text}`loss_high:.1f`;
+a float is {glue:text}`cold:.1f`, a small one {glue:text}`small:.0e`, a word {glue:text}`word`."""
+    values = {"gain": GAIN, "loss": LOSS, "cold": -2.999, "small": 1e-5, "word": "a-1"}
+    notebook_that_glues(tmp_path / "first.ipynb", text, **values)
+    notebook_that_glues(tmp_path / "index.ipynb", "There: {glue:text}`first.ipynb::loss_low:.1f`.")
+    settings = {"extensions": ["myst_nb", "glued"], "nb_execution_mode": "off"}
+    with docutils_namespace(), (tmp_path / "warnings").open("w+") as warned:
+        places = (tmp_path, None, tmp_path / "out", tmp_path / "trees")
+        app = Sphinx(*places, "text", settings, status=None, warning=warned)
+        app.build()
+        warned.seek(0)
+        warnings = [line for line in warned if "toctree" not in line]
+    assert warnings == []
+    page = " ".join((tmp_path / "out/first.txt").read_text("utf-8").split())
+    assert "It gains 2.1 ± 0.4 points, or 2.10 of 10 runs; it loses −2.1 ± 0.4, from −2.50 to −1.7;" in page
+    assert "a float is −3.0, a small one 1e−05, a word a-1." in page
+    assert "There: −2.5." in (tmp_path / "out/index.txt").read_text("utf-8")
+
+
+def test_only_what_is_glued_gets_a_minus():
+    document = new_document("")
+    document += nodes.inline("", "-1", classes=["pasted-text"])
+    document += nodes.inline("", "-1")
+    glued.true_minus(None, document, "page")
+    assert [node.astext() for node in document.children] == ["−1", "-1"]
