@@ -34,6 +34,7 @@ def _row(name: str, chapter: str, level: int, topic: str, check: Callable, *what
 EXERCISES = (
     _row("storage", "01_background", 1, "size", concepts.cost, "bytes"),
     _row("mlp_parameters", "01_background", 2, "size", concepts.cost, "parameters"),
+    _row("credit", "01_background", 1, "measuring", concepts.cost, "credit"),
     _row("entropy", "02_concepts", 1, "soft targets", concepts.information, "entropy"),
     _row("dark_knowledge", "02_concepts", 2, "soft targets", concepts.information, "dark"),
     _row("soften", "03_algorithm", 1, "soft targets", responses.soften),

@@ -12,7 +12,9 @@ from ._compare import compare, random_cases
 
 
 def cost(attempt: Callable, what: str) -> None:
-    """Checks "bytes": attempt(n, bits), eq-bytes; "parameters": attempt(sizes of an MLP), eq-layer-parameters."""
+    """Checks "bytes": attempt(n, bits), eq-bytes; "parameters": attempt(sizes of an MLP), eq-layer-parameters;
+    "credit": attempt(teacher, alone, taught), three accuracies → what the architecture and what distillation changed.
+    """
 
     def layers(each):
         return lambda sizes: sum(starmap(each, pairwise(sizes)))
@@ -30,10 +32,19 @@ def cost(attempt: Callable, what: str) -> None:
             "one bias a layer is too few: each unit it leads to has one.": layers(lambda a, b: a * b + 1),
             "only the first layer is counted: take all neighbours in sizes.": lambda s: s[0] * s[1] + s[1],
         }),
+        "credit": (lambda t, a, s: (a - t, s - a), [(91.0, 78.5, 82.9), (88.0, 90.0, 89.0), (75.0, 60.0, 80.0)], {
+            "this is distillation first: the architecture comes first.": lambda t, a, s: (s - a, a - t),
+            "a loss has a minus sign: after less before.": lambda t, a, s: (t - a, s - a),
+            "both signs are turned round: after less before.": lambda t, a, s: (t - a, a - s),
+            "the first number is the report's own, which mixes both: end it at the baseline.":
+                lambda t, a, s: (s - t, s - a),
+            "distillation is measured against the baseline, not against the teacher.":
+                lambda t, a, s: (a - t, s - t),
+        }),
     }[what]  # fmt: skip
 
     def number(count):
-        return lambda *case: torch.tensor(float(count(*case)))
+        return lambda *case: torch.tensor(count(*case), dtype=torch.double)
 
     compare(what, attempt, number(right), cases, {hint: number(wrong) for hint, wrong in mistakes.items()})
 
