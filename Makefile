@@ -76,8 +76,9 @@ run: $(READY)  ## run the notebooks and store their outputs: make run, or make r
 	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; \
 		$(BIN)/python scripts/run_notebook.py $$notebook || exit 1; done
 
-lint: $(READY)  ## ruff over package, tests, scripts and notebooks
+lint: $(READY)  ## ruff over package, tests, scripts and notebooks; the form of the bibliography
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python scripts/lint_bib.py
 
 pdf: $(READY)  ## the book as one PDF (needs Chromium or Chrome)
 	@test -n "$(CHROMIUM)" || { echo "make pdf prints with Chromium. Install it (Debian: apt-get install chromium) or pass CHROMIUM=…"; exit 1; }

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from ._device import ask, one_tensor
 from .models import MLP
 
 
@@ -42,13 +43,25 @@ def stack(students: Sequence[nn.Module]) -> tuple[dict, Callable[[Tensor], Tenso
         student.train()
     weights, buffers = stack_module_state(list(students))
     if type(model) is MLP:  # batched matrices: four times as fast as vmap where the layers are small
-        return weights, lambda x: _mlp(weights, x.flatten(2))
+        return weights, lambda x: ask(model, x, lambda x: _mlp(weights, x.flatten(2)))
 
     def one(weights, buffers, x):
         return functional_call(model, (weights, buffers), (x,))
 
+    def all_of_them(x):
+        try:
+            return vmap(one)(weights, buffers, x)
+        except RuntimeError as error:
+            if "vmap" not in str(error) and "Batching rule" not in str(error):
+                raise
+            first = str(error).partition("\n")[0]
+            raise ValueError(
+                "something in these students cannot be done for many at once (random draws, fake quantisation, batch "
+                f"norm without momentum): call `fit` for each. PyTorch says: {first}"
+            ) from error
+
     # In training mode batch norm moves the running averages in `buffers`, those of each student by its own batch.
-    return {**weights, **buffers}, lambda x: vmap(one)(weights, buffers, x)
+    return {**weights, **buffers}, lambda x: one_tensor(ask(model, x, all_of_them))
 
 
 @torch.no_grad()

@@ -171,15 +171,15 @@ _BOTH = frozenset({"both", "teacher"})
 LOSSES = {
     "kd": Loss(lambda z, v, T, mask, y: losses.kd_loss(z, v, T, mask), _kd, _ALL, ruled_out=_BOTH),
     "distillation": Loss(
-        lambda z, v, T, mask, y: losses.distillation_loss(z, v, y, T, 0.9),
-        _distillation, frozenset({"T", "y"}), divergence=False, ruled_out=_BOTH,
+        lambda z, v, T, mask, y: losses.distillation_loss(z, v, y, T, 0.9, mask),
+        _distillation, _ALL | {"y"}, divergence=False, ruled_out=_BOTH,
     ),
     "logit mse": Loss(lambda z, v, T, mask, y: losses.logit_mse_loss(z, v, mask=mask), _square, _MASKED),
     "logit mse, centred": Loss(
         lambda z, v, T, mask, y: losses.logit_mse_loss(z, v, True, mask), _centred, _MASKED
     ),
     "DKD": Loss(
-        lambda z, v, T, mask, y: losses.dkd_loss(z, v, y, T), _dkd, frozenset({"T", "y"}), ruled_out=_BOTH
+        lambda z, v, T, mask, y: losses.dkd_loss(z, v, y, T, mask=mask), _dkd, _ALL | {"y"}, ruled_out=_BOTH
     ),
     "DIST": Loss(lambda z, v, T, mask, y: losses.dist_loss(z, v, T), _dist, frozenset({"T"})),
     "standardized": Loss(

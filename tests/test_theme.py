@@ -1,10 +1,12 @@
 """The look: contrast of the colours on their pages, figures in two copies, formulas joined to tests; finding the way."""
 
 import ast
+import html
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
 import pytest
@@ -23,6 +25,7 @@ import ebook  # noqa: E402
 import figures  # noqa: E402
 import finding  # noqa: E402
 import pagefacts  # noqa: E402
+import report  # noqa: E402
 
 from companion import plotting  # noqa: E402
 
@@ -273,3 +276,39 @@ def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_pat
         assert "<loc>https://book.example/kd/index.html</loc>" in (out / "sitemap.xml").read_text()
         assert 'content="https://book.example/kd/_static/cover.png"' in page
         assert 'href="https://book.example/kd/index.html"' in (out / "404.html").read_text()
+
+
+# ------------------------------------------------------------------------------------------------- report an error
+
+
+def built_page(folder):
+    """A page with the link's part of the theme, as HTML."""
+    (folder / "index.rst").write_text("A & B\n=====\n\nText.\n")
+    with docutils_namespace():
+        out, trees = folder / "out/html", folder / "out/trees"
+        settings = {"extensions": ["report"], "report_version": "1.2, commit abc"}
+        Sphinx(folder, None, out, trees, "html", settings, status=None, warning=None).build()
+    return (out / "index.html").read_text()
+
+
+def test_an_error_is_reported_with_page_and_version(nowhere, tmp_path):
+    nowhere.setenv("BOOK_REPOSITORY", "https://github.com/some/book")
+    link = html.unescape(re.search(r'class="report-error"><a href="([^"]+)"', built_page(tmp_path))[1])
+    assert link.startswith("https://github.com/some/book/issues/new?")
+    asked = parse_qs(urlsplit(link).query)
+    assert asked["title"] == ["Error in “A & B”"]
+    assert asked["body"][0].startswith("Page: index\nVersion: 1.2, commit abc\n")
+
+
+def test_without_an_address_there_is_no_link_to_report(nowhere, tmp_path):
+    assert "report-error" not in built_page(tmp_path)
+
+
+def test_the_version_names_the_commit_where_there_is_one(nowhere):
+    nowhere.setenv("GITHUB_SHA", "0123456789abcdef")
+    assert report.version() == f"{report.__version__}, commit 0123456"
+    nowhere.delenv("GITHUB_SHA")
+    nowhere.setattr(report, "ROOT", Path("/"))
+    assert report.version() == report.__version__
+    nowhere.setenv("PATH", "")
+    assert report.version() == report.__version__

@@ -107,12 +107,15 @@ def test_teacher_logits_do_not_depend_on_the_batch_size_and_put_the_mode_back():
     assert not (teacher_logits(teacher.eval(), x).requires_grad or teacher.training)
 
 
-def test_the_teacher_is_unchanged_and_in_eval_mode():
+def test_the_teacher_is_unchanged_and_each_of_its_parts_has_its_own_mode_back():
     teacher = Noisy().train()
+    teacher.body[1].eval()
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    modes = [part.training for part in teacher.modules()]
     fit(MLP(4, 2), blobs(), soft, teacher, **RUN)
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
-    assert all(p.grad is None for p in teacher.parameters()) and not teacher.training
+    assert all(p.grad is None for p in teacher.parameters())
+    assert [part.training for part in teacher.modules()] == modes and not all(modes)
 
 
 # --------------------------------------------------------------------------------------------------- seeds

@@ -74,7 +74,26 @@ def reference(name: str, docname: str) -> addnodes.pending_xref:
     return addnodes.pending_xref("", shown, reftarget=label(name), refdoc=docname, **asked)
 
 
+def to_sections(app, doctree, docname: str) -> None:
+    """The last column: "4.2", which names a chapter, leads to that section of it."""
+    if docname != PAGE or app.builder.name != "html":
+        return
+    for link in doctree.findall(nodes.reference):
+        found = re.search(r"(chapters/\w+)\.html$", link.get("refuri", ""))
+        if found and re.fullmatch(r"\d+\.\d+", link.astext()):
+            link["refuri"] += section(app.env, found[1], link.astext())
+
+
+def section(env, chapter: str, number: str) -> str:
+    """ "#…", the place of section "4.2" in a chapter."""
+    for heading in env.tocs[chapter].findall(nodes.reference):
+        if heading.astext().startswith(f"{number} "):
+            return heading["anchorname"]
+    raise ValueError(f"{PAGE} leads to {number}, and {chapter} has no section of that number.")
+
+
 def setup(app) -> dict:
     app.add_transform(Rows)
     app.add_transform(Links)
+    app.connect("doctree-resolved", to_sections)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
