@@ -1,21 +1,27 @@
 """Claims, numbers for the prose, and exercises that check themselves.
 
-An exercise's check runs the reader's function on random inputs beside the right one. If they differ, it
-looks among the mistakes people really make for one that gives the same result, and prints that one's hint.
+An exercise's check, checks.<its name>, runs the reader's function on random inputs beside the right one. If they differ,
+it looks among the mistakes people really make for one that gives the same result, and prints that one's hint.
 """
 
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from ._choice import choice
 from ._claims import claim, glue
-from .concepts import cost, information, transfer_information
-from .conventions import row_mean_over_mean, same_training
-from .experiments import long_tail_worst_class, paired_interval, permute_dark
-from .outlook import balanced_targets, regret
-from .responses import (
-    average_teachers,
-    distillation_loss,
-    high_temperature_loss,
-    kd_gradient,
-    kd_loss,
-    masked_mean,
-    soften,
-    training_step,
-)
+from ._exercises import EXERCISES, FORMER
+
+_CHECKS = {exercise.name: exercise.check for exercise in EXERCISES} | FORMER
+
+
+def __getattr__(name: str) -> Callable:
+    if name in _CHECKS:
+        return _CHECKS[name]
+    near = get_close_matches(name, _CHECKS)
+    raise AttributeError(
+        f"no exercise is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
+    )
+
+
+def __dir__() -> list[str]:
+    return ["choice", "claim", "glue", *_CHECKS]

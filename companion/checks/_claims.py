@@ -19,12 +19,10 @@ EXACT = 1e-6  # what rounding leaves in the identities of a book that computes t
 def claim(text: str, measured, *, above=None, below=None, between=None, exact=None, unit="", per="seeds"):
     """Check a sentence of the book and print "✓ text", with the kind of evidence it rests on; raise where it fails.
 
-    | call | holds if | prints |
-    |---|---|---|
-    | claim(text, holds) | holds is true: a statement of logic | ✓ text |
-    | claim(text, interval, above=1.5) | the whole interval lies beyond it | ✓ text: +2.1 ± 0.4, 10 seeds |
-    | claim(text, number, between=(3, 4)) | the number does | ✓ text: 3.2 |
-    | claim(text, error, exact=1e-12) | abs(error) ≤ 1e-12 everywhere | ✓ text (exact) |
+    - claim(text, holds) with a truth value: a statement of logic; prints "✓ text".
+    - claim(text, interval, above=1.5) holds if the whole interval lies beyond it: "✓ text: +2.1 ± 0.4, 10 seeds".
+    - claim(text, number, between=(3, 4)) if the number does: "✓ text: 3.2".
+    - claim(text, error, exact=1e-12) if abs(error) ≤ 1e-12 everywhere: "✓ text (exact)".
 
     A bound lies within a factor of two of what was measured, that is of the end of the interval that faces it, or of the
     number: it has the same sign, and of a range around 0 one end is enough. A bound of 0 is a statement about the sign
@@ -93,14 +91,14 @@ def _plain(name: str, value):
     if not isinstance(value, Interval):
         yield name, repr(value.item() if hasattr(value, "item") else value)
         return
-    yield name, repr(written(value).removeprefix("+"))
+    yield name, repr(_written(value).removeprefix("+"))
     for part in ("mean", "low", "high"):
         yield f"{name}_{part}", f"({getattr(value, part)!r})"
     yield f"{name}_half", f"({value.half_width!r})"
     yield f"{name}_n", repr(value.n)
 
 
-def written(value, unit: str = "") -> str:
+def _written(value, unit: str = "") -> str:
     """A number or an interval as it stands in a sentence: "3.2", "+2.1 ± 0.4", with a true minus."""
     if isinstance(value, Interval):
         half = value.half_width
@@ -115,7 +113,7 @@ def written(value, unit: str = "") -> str:
 
 def _shown(measured, unit: str, per: str) -> str:
     n = f", {measured.n} {per}" if isinstance(measured, Interval) else ""
-    return f": {written(measured, unit)}{unit}{n}"
+    return f": {_written(measured, unit)}{unit}{n}"
 
 
 def _truth(holds) -> bool:
