@@ -73,6 +73,12 @@ EXERCISES = (
     _row("kd_gradient", "04_mathematics", 2, "losses", "The gradient by hand", responses.kd_gradient),
     _row("high_temperature_loss", "04_mathematics", 2, "losses", "The limit of high temperature",
          responses.high_temperature_loss),
+    _row("three_logs", "04_mathematics", 2, "losses", "Read three logs", choice("three_logs", ("B", "C"), {
+        (0, "A"): "A's gradient keeps its size as T grows: the factor is there.",
+        (0, "C"): "without T² the gradient would still change with T; C's does not change at all.",
+        (1, "A"): "A's gradient changes from T = 1 to T = 4, so T does reach the softmax.",
+        (1, "B"): "B's gradient falls as T grows, so T does reach the softmax.",
+    }), kind="diagnose"),
     _row("paired_interval", "05_project", 2, "measuring", "An interval for ten pairs", experiments.paired_interval),
     _row("permute_dark", "05_project", 3, "soft targets", "Shuffle the wrong classes", experiments.permute_dark),
     _row("transfer_information", "06_applications", 3, "measuring", "What a transfer set can tell",
