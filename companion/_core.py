@@ -201,14 +201,14 @@ def _split(x: Tensor | None, step: int):
 
 
 def _rows(formula, z, v, mask, *more) -> tuple[Tensor, Tensor]:
-    """The formula in the wider type; what is masked may be NaN: replace it, do not multiply it by 0."""
+    """The formula in the wider type; what is masked may be NaN: it is replaced, not multiplied by 0."""
     if z.dtype != v.dtype or z.dtype != wide_type(z.dtype):
         dtype = torch.promote_types(wide_type(z.dtype), wide_type(v.dtype))
         z, v = z.to(dtype), v.to(dtype)
+    value, slope = formula(z, v, *more)
     if mask is None:
-        return formula(z, v, *more)
+        return value, slope
     mask = mask[:, None]
-    value, slope = formula(z.where(mask, 0), v.where(mask, 0), *more)
     return value.view(-1, 1).where(mask, 0), slope.where(mask, 0)
 
 
