@@ -72,13 +72,20 @@ def mean_over_rows(
 
 
 def _transformed(z: Tensor) -> bool:
-    """Inside `torch.func`, or in forward mode."""
+    """Inside `torch.func`, or in forward mode. (PyTorch has no public name for the first.)"""
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or unpack_dual(z).tangent is not None
 
 
-def mean_over_labelled(formula, logits_s, logits_t, y, mask=None, denominator=None) -> Tensor:
+def mean_over_labelled(
+    formula: Callable[..., tuple[Tensor, Tensor]],
+    logits_s: Tensor,
+    logits_t: Tensor,
+    y: Tensor,
+    mask: Tensor | None = None,
+    denominator: float | None = None,
+) -> Tensor:
     """`mean_over_rows` of formula(z, v, y), y being one class per row: (N,) or (B, L)."""
     y = class_labels(logits_s, y)
 
