@@ -66,7 +66,7 @@ test-device: $(READY)  ## every notebook with its training on a second device, w
 test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of its own
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
-	$(PEERS)/bin/python -m pytest tests/peers
+	PEERS_REQUIRED=$(EXTRAS) $(PEERS)/bin/python -m pytest tests/peers -rs
 
 bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 5 minutes)
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py

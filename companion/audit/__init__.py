@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from . import divergence as _divergence
-from . import properties, suite
+from . import masks, properties, suite
 from . import reduction as _reduction
+from . import temperature as _temperature
 from .calls import full_name, subject
 from .faults import CASES
 from .report import Finding, Report
@@ -66,11 +67,11 @@ def audit(
             properties.teacher_matters(known),
             properties.student_gradient(known),
             properties.teacher_gradient(known),
-            properties.temperature(known),
+            _temperature.temperature(known),
             _divergence.divergence(known, "" if divergence else _divergence.declared_by_name(found)),
             _reduction.reduction(known, of),
-            _reduction.micro_batch(known, of),
-            _reduction.mask(known),
+            masks.micro_batch(known, of),
+            masks.mask(known),
             properties.shapes(known),
             suite.faults(known, cases),
         )
@@ -84,7 +85,7 @@ def audit(
         findings,
         cases,
         divergence=fit.name if fit else "none known",
-        factor=properties.factor(known.k) if known.uses_T and soft else "does not apply",
+        factor=_temperature.factor(known.k) if known.uses_T and soft else "does not apply",
         hard=fit.hard_weight * rows if fit and fit.hard else None,
         soft=max(fit.weights, key=abs) * rows / (2.0**known.k)
         if soft and known.k is not None and known.uses_T

@@ -1,16 +1,14 @@
-"""What is divided by what: over rows, classes and tokens, in micro-batches and under a mask."""
+"""What is divided by what: over rows, classes and tokens."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from .calls import Subject
-from .identify import batches, fitted, measured, observed
-from .properties import Known, change
+from .identify import batches, fitted, observed
+from .means import close, masked_as, text, value
+from .properties import Known
 from .report import Finding
-
-CLOSE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -20,14 +18,6 @@ class Reductions:
     rows: str
     classes: str
     tokens: str
-
-
-def close(a: float, b: float) -> bool:
-    return abs(a - b) <= CLOSE * max(abs(a), abs(b)) + 1e-12
-
-
-def value(loss: Subject, *batch) -> float:
-    return float(measured(loss, *batch)[0])
 
 
 def reductions(known: Known) -> Reductions:
@@ -48,6 +38,8 @@ def over_rows(known: Known) -> str:
         return "mean"
     if close(total, sum(parts)) and close(twice, 2 * total):
         return "sum"
+    if close(total, sum(parts) / 4) and close(twice, total / 2):
+        return "mean, divided by the rows once more"
     return "relation"
 
 
@@ -81,12 +73,6 @@ def over_tokens(known: Known) -> str:
     return "none of mean and sum"
 
 
-def text(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Four texts of six tokens, a vocabulary of five."""
-    z, v, y = batches(seed + 1, rows=24)[seed]
-    return z.view(4, 6, 5), v.view(4, 6, 5), y.view(4, 6)
-
-
 def reduction(known: Known, of: Reductions) -> Finding:
     name = "reduction"
     if of.rows in ("relation", "not finite", "unknown"):
@@ -96,6 +82,8 @@ def reduction(known: Known, of: Reductions) -> Finding:
         }
         return Finding(name, None, why.get(of.rows, "it does not take halves of a batch"))
     wrong = []
+    if of.rows.startswith("mean, "):
+        wrong.append("it divides by the examples twice: twice the batch is half the loss")
     if of.rows == "sum":
         wrong.append("it sums over the examples: twice the batch is twice the loss")
     convention = (
@@ -137,118 +125,3 @@ def example(loss: Subject, of: Reductions) -> str:
         flat = value(loss, z.flatten(0, 1), v.flatten(0, 1), y.flatten())
         said += f"; 24 rows (24, 5) {flat:.4g}, as four texts (4, 6, 5) {value(loss, z, v, y):.4g}"
     return said
-
-
-# ------------------------------------------------------------------------------------- micro-batches and masks
-
-
-def masked_text(known: Known) -> tuple[tuple, Tensor]:
-    """Texts with 6, 6, 1 and 1 counted tokens; as rows where the loss takes no texts."""
-    z, v, y = text()
-    mask = torch.arange(6) < torch.tensor([6, 6, 1, 1])[:, None]
-    try:
-        known.loss(z, v, y, 2.0, mask)
-    except Exception:
-        z, v, y, mask = z.flatten(0, 1), v.flatten(0, 1), y.flatten(), mask.flatten()
-    return (z, v, y), mask
-
-
-def micro_batch(known: Known, of: Reductions) -> Finding:
-    name = "micro-batch"
-    if known.relation:
-        return Finding(name, None, "it relates the examples of a batch: larger batches are another loss")
-    if known.silent or of.rows in ("not finite", "unknown"):
-        return Finding(name, None, "no gradient to accumulate" if known.silent else of.rows)
-    masked = "mask" in known.loss.takes
-    if masked:
-        batch, mask = masked_text(known)
-    else:
-        batch, mask = batches()[0], torch.ones(6, dtype=torch.bool)
-    cut = len(mask) // 3 if not masked else len(mask) // 2
-    parts = [slice(0, cut), slice(cut, None)]
-    whole, n = measured(known.loss, *batch, 2.0, mask, int(mask.sum())), float(mask.sum())
-    each = [measured(known.loss, *(x[p] for x in batch), 2.0, mask[p]) for p in parts]
-    shares = {
-        "exact where each part is weighed by its share of what counts": [
-            float(mask[p].sum()) / n for p in parts
-        ],
-        "exact where each part is weighed by its share of the texts": [
-            len(mask[p]) / len(mask) for p in parts
-        ],
-        "exact: the parts sum up": [1.0, 1.0],
-    }
-    if "n" in known.loss.takes:
-        each_n = [measured(known.loss, *(x[p] for x in batch), 2.0, mask[p], int(n)) for p in parts]
-        if off(whole, each_n, [1.0, 1.0]) < CLOSE:
-            return Finding(name, True, "exact: each part divided by the whole batch's denominator")
-    for said, weights in shares.items():
-        if off(whole, each, weights) < CLOSE:
-            alike = off(whole, each, [0.5, 0.5])
-            return Finding(
-                name,
-                True,
-                said + (f" (weighed alike the gradient is off by {alike:.0%})" if alike > CLOSE else ""),
-            )
-    alike = off(whole, each, [0.5, 0.5])
-    return Finding(
-        name, False, "no weights make two micro-batches the batch: the examples influence each other (if they are "
-        'meant to, say divergence="relation")',
-        f"{len(mask)} rows at once, and {cut} and {len(mask) - cut}: the gradient is off by {alike:.0%}",
-    )  # fmt: skip
-
-
-def off(whole, parts, weights) -> float:
-    """Relative error of the weighted parts, value and gradient."""
-    made = sum(w * a for w, (a, _) in zip(weights, parts, strict=True))
-    slope = torch.cat([w * g for w, (_, g) in zip(weights, parts, strict=True)])
-    return max(change(whole[0], made), change(whole[1], slope))
-
-
-def masked_as(known: Known) -> str:
-    """What the masked value is, among the usual ways of averaging."""
-    (z, v, y), mask = masked_text(known)
-    found = value(known.loss, z, v, y, 2.0, mask)
-    kept = value(known.loss, z[mask], v[mask], y[mask])
-    n, total = int(mask.sum()), mask.numel()
-    ways = {"mean over what counts": kept, "mean over all positions": kept * n / total}
-    ways["the mask is ignored"] = value(known.loss, z.flatten(0, -2), v.flatten(0, -2), y.flatten())
-    if mask.dim() == 2:
-        ways["sum over a text's tokens"] = kept * n / len(mask)
-        each = [value(known.loss, z[i][mask[i]], v[i][mask[i]], y[i][mask[i]]) for i in range(len(mask))]
-        ways["mean of the texts' means"] = sum(each) / len(each)
-    ways["sum over what counts"] = kept * n
-    return next((way for way, right in ways.items() if close(found, right)), "none of the usual means")
-
-
-def mask(known: Known) -> Finding:
-    name = "mask"
-    if "mask" not in known.loss.takes:
-        return Finding(name, None, "it takes none")
-    (z, v, y), keep = masked_text(known)
-    wrong = []
-    way = masked_as(known)
-    if way not in ("mean over what counts", "sum over what counts"):
-        wrong.append(f"with a mask it is: {way}" if way != "the mask is ignored" else way)
-    one = measured(known.loss, z, v, y, 2.0, keep)
-    moved = [torch.where(keep[..., None], x, x + 1 + x.flip(-1)) for x in (z, v)]
-    if change(one[0], measured(known.loss, *moved, y, 2.0, keep)[0]) > CLOSE and way != "the mask is ignored":
-        wrong.append("what is masked changes the value")
-    if one[1][~keep].any():
-        wrong.append("a masked position gets a gradient")
-    hidden = [torch.where(keep[..., None], x, float("nan")) for x in (z, v)]
-    try:
-        other = measured(known.loss, *hidden, y, 2.0, keep)
-        if not (other[0].isfinite() and other[1].isfinite().all()):
-            wrong.append(
-                "NaN in a masked position becomes NaN in the loss: choose with torch.where, do not multiply by 0"
-            )
-    except Exception as error:
-        wrong.append(f"NaN in a masked position raises {type(error).__name__}")
-    if not wrong:
-        return Finding(name, True, "mean over what counts; what is masked has no say, even NaN")
-    counts = keep.sum(-1).tolist() if keep.dim() == 2 else int(keep.sum())
-    return Finding(
-        name, False, "; ".join(wrong),
-        f"logits {tuple(z.shape)} with {counts} counted: {float(one[0]):.4g}; the counted rows alone "
-        f"{value(known.loss, z[keep], v[keep], y[keep]):.4g}",
-    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from .candidates import HARD
@@ -84,6 +83,3 @@ def faults(known: Known, found: tuple[tuple[str, str | None], ...]) -> Finding:
         "faults", False, f"{n - len(wrong)} of {n} that apply are passed; not: {'; '.join(wrong)}",
         f"{case}: {said.strip().splitlines()[0][:160]}",
     )  # fmt: skip
-
-
-__all__ = ["cases", "faults", "torch"]

@@ -17,8 +17,8 @@ from scripts.chapter07_conventions import (
     as_fault_loss,
     draw,
     fault,
-    installed,
     measure,
+    why_not,
 )
 
 
@@ -32,8 +32,9 @@ COLUMNS = lines("07_faults")
 
 
 def need(name):
-    if not installed(PEERS[name]):
-        pytest.skip(f"{PEERS[name].package} is not installed")
+    why = why_not(PEERS[name])
+    if why:
+        pytest.skip(why)
 
 
 def test_the_files_hold_every_library():
