@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import itertools
 
 from companion import losses, tokens
-from companion.audit import definitions
+from companion.audit import _definitions as definitions
 from tests import fault_table
 
 FOLDER = Path(__file__).parent.parent / "chapters/results"

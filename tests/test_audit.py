@@ -12,8 +12,8 @@ import torch
 
 from companion import features, losses, tokens
 from companion.audit import CASES, audit, check
-from companion.audit.calls import by_name
-from companion.audit.report import EXPLAINED
+from companion.audit._calls import by_name
+from companion.audit._report import EXPLAINED
 from tests.audit_seeds import FREE, SEEDS
 
 ROOT = Path(__file__).parent.parent

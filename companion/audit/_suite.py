@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .candidates import HARD
-from .faults import CASES, ONLY_N, WRONG, Loss, outcome
-from .identify import batches, measured
-from .properties import Known
-from .reduction import Reductions
-from .report import Finding
+from ._candidates import HARD
+from ._faults import CASES, ONLY_N, WRONG, Loss, outcome
+from ._identify import batches, measured
+from ._properties import Known
+from ._reduction import Reductions
+from ._report import Finding
 
 SHAPES = ("(N, C) against (N, 1)", "(N, C) against (1, C), (C,)", "(N, C) against (N, C+8)")
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from .calls import Subject
-from .identify import batches, measured
-from .properties import Known
+from ._calls import Subject
+from ._identify import batches, measured
+from ._properties import Known
 
 CLOSE = 1e-4
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-from .calls import Subject
-from .identify import batches, fitted, observed
-from .means import close, masked_as, text, value
-from .properties import Known
-from .report import Finding
+from ._calls import Subject
+from ._identify import batches, fitted, observed
+from ._means import close, masked_as, text, value
+from ._properties import Known
+from ._report import Finding
 
 
 @dataclass(frozen=True)

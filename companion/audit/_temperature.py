@@ -2,9 +2,9 @@
 
 import torch
 
-from .identify import Fit, batches, measured
-from .properties import SMALL, Known, numbers, shift_invariant, small
-from .report import Finding
+from ._identify import Fit, batches, measured
+from ._properties import SMALL, Known, numbers, shift_invariant, small
+from ._report import Finding
 
 
 def temperature(known: Known) -> Finding:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .calls import Subject
-from .faults import ONLY_N, WRONG
-from .identify import FIXED, TEMPERATURES, Fit, Identity, batches, identify, measured, power
-from .report import Finding
+from ._calls import Subject
+from ._faults import ONLY_N, WRONG
+from ._identify import FIXED, TEMPERATURES, Fit, Identity, batches, identify, measured, power
+from ._report import Finding
 
 S, T_, Y = [[0.0, 1.0, 3.0], [1.0, 0.0, 0.0]], [[2.0, 0.0, 1.0], [0.0, 4.0, 1.0]], [2, 0]
 SMALL = f"s = {S}, t = {T_}, y = {Y}".replace(".0", "")

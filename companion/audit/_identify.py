@@ -8,8 +8,8 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from .calls import Subject
-from .candidates import BOTH, HARD, RIGHT, TEACHER, WRONG, Candidate, Definition, jsd, skew, skew_reverse
+from ._calls import Subject
+from ._candidates import BOTH, HARD, RIGHT, TEACHER, WRONG, Candidate, Definition, jsd, skew, skew_reverse
 
 TOLERANCE = 1e-4  # of the norm; the candidates differ by per cents, and some peers compute in float32
 TEMPERATURES = (2.0, 3.0, 5.0)

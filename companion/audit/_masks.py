@@ -2,11 +2,11 @@
 
 import torch
 
-from .identify import batches, measured
-from .means import CLOSE, masked_as, masked_text, value
-from .properties import Known, change
-from .reduction import Reductions
-from .report import Finding
+from ._identify import batches, measured
+from ._means import CLOSE, masked_as, masked_text, value
+from ._properties import Known, change
+from ._reduction import Reductions
+from ._report import Finding
 
 
 def micro_batch(known: Known, of: Reductions) -> Finding:

@@ -4,11 +4,11 @@ import re
 
 import torch
 
-from .calls import Subject
-from .candidates import HARD, RIGHT
-from .identify import batches, column, measured, observed, solve
-from .properties import SMALL, Known, numbers, shift_invariant, small
-from .report import Finding
+from ._calls import Subject
+from ._candidates import HARD, RIGHT
+from ._identify import batches, column, measured, observed, solve
+from ._properties import SMALL, Known, numbers, shift_invariant, small
+from ._report import Finding
 
 NAME = "divergence"
 # What may be declared, and how the names of what is found begin.
