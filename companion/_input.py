@@ -54,7 +54,7 @@ def check_logits(logits_s: Tensor, logits_t: Tensor, classes: int = 2) -> None:
             raise TypeError(_no_logits(side, x))
     if logits_s.shape != logits_t.shape:
         raise ValueError(
-            "student and teacher logits must have the same shape, (N, C) or (B, L, C); got "
+            "student and teacher logits must have the same shape (..., C); got "
             f"{tuple(logits_s.shape)} and {tuple(logits_t.shape)}."
         )
     shape = tuple(logits_s.shape)

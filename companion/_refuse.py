@@ -50,9 +50,10 @@ def check_val(val, score, val_every: int) -> None:
     if val_every < 1:
         raise ValueError(f"val_every is a number of steps, 1 or more; got {val_every}.")
     if score is accuracy and (val.y.is_floating_point() or val.y.dim() != 1):
+        other = "-F.mse_loss(z, y).item()" if val.y.is_floating_point() else "accuracy(z[y >= 0], y[y >= 0])"
         raise ValueError(
             f"accuracy takes labels (N,), and val.y is {val.y.dtype} {tuple(val.y.shape)}: give a score, e.g. "
-            "score=lambda z, y: -F.mse_loss(z, y).item(). Higher must be better."
+            f"score=lambda z, y: {other}. Higher must be better."
         )
 
 

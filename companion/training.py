@@ -28,6 +28,9 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
         y: labels (...), whole numbers in 0 … C−1, or −100 where nothing counts; or soft labels (..., C), each
             row a distribution (mixup).
 
+    Returns:
+        Scalar, nats per example or token that counts; 0 where none does.
+
     Raises:
         ValueError: y has another shape, or is real and no distribution.
     """
@@ -39,7 +42,8 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
         )
     z = logits_s.flatten(0, -2)
     if not soft:
-        return F.cross_entropy(z, y.flatten().long())
+        y = y.flatten().long()
+        return F.cross_entropy(z, y) if (y >= 0).any() else z.sum() * 0
     if (y.sum(-1) - 1).abs().max() > 1e-2 or y.min() < 0:
         raise ValueError(
             "a row of soft labels does not sum to 1. For several labels at once: "
@@ -107,7 +111,7 @@ def fit(
         val: if given, scored every `val_every` steps and at the end; the weights of the best score are kept.
         score: called as score(outputs, y) on all of `val`; higher is better. For a regression
             `lambda z, y: -F.mse_loss(z, y).item()`, for tokens
-            `lambda z, y: accuracy(z.flatten(0, 1), y.flatten())`.
+            `lambda z, y: accuracy(z[y >= 0], y[y >= 0])`, which leaves out those without a label.
         precision: torch.bfloat16 or torch.float16: models compute in it under `torch.autocast`, the weights stay as
             they are, and the loss gets float32. In float16 gradients are scaled, and a step where they overflow is
             left out. None is the models' own type, or that of an autocast around the call.

@@ -135,10 +135,8 @@ def standardized_kd_loss(
         # dz/dlogits: no part along the constant vector (gap has none) nor, but for the 1e-7, along z itself
         scale = (std + 1e-7) / (std.clamp_min(1e-30) * (z.shape[-1] - 1))
         along = (gap * z).sum(-1, keepdim=True).mul_(scale)
-        none = (
-            8 * finfo(z.dtype).eps * std_t
-        )  # a constant row, to rounding, is led as though it had the teacher's
-        std = torch.where(std > none, std, std_t)
+        # a row that is constant, but for rounding, is led as though it had the teacher's spread
+        std = torch.where(std > 8 * finfo(z.dtype).eps * std_t, std, std_t)
         return kl.mul_(T * T), gap.sub_(along * z).mul_(T).div_(std + 1e-7)
 
     return mean_over_rows(rows, logits_s, logits_t, mask, denominator)

@@ -139,7 +139,9 @@ def main(out: str) -> None:
     if not url:
         sys.exit("No repository address: set BOOK_REPOSITORY, or run this in the CI that publishes.")
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "markdown"  # myst-nb writes beside this folder, so it is not the temporary one itself
+        made = (
+            Path(folder) / "markdown"
+        )  # myst-nb writes beside this folder, so it is not the temporary one itself
         to_markdown(made)
         for page in sorted(made.rglob("*.md")):
             name = page.relative_to(made).with_suffix(".ipynb")

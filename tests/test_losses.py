@@ -126,6 +126,18 @@ def test_kd_loss_in_float32_keeps_its_accuracy_near_agreement(distance, T):
         assert loss.item() == pytest.approx(exact.item(), rel=0.02)
 
 
+def test_one_row_that_is_far_apart_costs_the_others_no_accuracy():
+    """e^u overflows in it; its neighbours in the chunk nearly agree."""
+    z, v = logits(8, 100)
+    v = v.float()
+    z = v + 1e-4 * z.detach().float()
+    z[3, 5] = 500.0
+    z.requires_grad_()
+    found, exact = (torch.autograd.grad(kd_loss(a, b), z)[0] for a, b in ((z, v), (z.double(), v.double())))
+    near = torch.arange(8) != 3
+    assert (found[near] - exact[near]).norm() < 1e-4 * exact[near].norm()
+
+
 @pytest.mark.parametrize("dtype, distance", [(torch.bfloat16, 1e-2), (torch.float32, 3e-5)])
 def test_kd_loss_keeps_it_where_both_sides_rule_out_the_same_classes(dtype, distance):
     """A vocabulary padded with −inf, the student close to its teacher."""
@@ -574,6 +586,15 @@ def test_alpha_0_does_not_ask_the_teacher():
     z[:, 4] = -math.inf
     found = distillation_loss(z, v, y, alpha=0)
     assert found.item() == pytest.approx(F.cross_entropy(z, y).item(), rel=1e-13)
+
+
+def test_alpha_1_does_not_ask_the_labels():
+    """A class that both sides rule out, and the label names, would be infinitely far."""
+    (z, v), y = logits(6, 5), labels(6, 5)
+    z = z.detach()
+    z[:, 4] = v[:, 4] = -math.inf
+    y[0] = 4
+    assert distillation_loss(z, v, y, 3.0, 1.0).item() == kd_loss(z, v, 3.0).item()
 
 
 # ------------------------------------------------------------------------------------- what people bring along

@@ -1,6 +1,9 @@
 """Metrics against scipy, scikit-learn and values worked by hand."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,9 +77,9 @@ def test_calibration_error_by_hand():
 
 
 def test_a_confidence_on_a_bin_s_edge_belongs_to_the_lower_bin():
-    """½ right, in (0, ½]; 1 wrong, in (½, 1]: gaps of ½ and −1, which in one bin would nearly cancel."""
-    logits, y = torch.tensor([[0.0, 0.0], [800.0, 0.0]]), torch.tensor([0, 1])
-    assert calibration_error(logits, y, bins=2) == pytest.approx(75, rel=1e-12)
+    """½ right, in (¼, ½]; 0.6 wrong, in (½, ¾]: gaps of 0.5 and −0.6, which in one bin would nearly cancel."""
+    logits, y = torch.tensor([[0.0, 0.0], [math.log(1.5), 0.0]], dtype=torch.double), torch.tensor([0, 1])
+    assert calibration_error(logits, y, bins=4) == pytest.approx(55, rel=1e-12)
 
 
 def test_calibration_error_has_fifteen_bins_unless_said():
@@ -231,3 +234,19 @@ def test_interval_is_formatted_number_by_number(spec, expected):
 
 def test_an_interval_s_sign_may_be_left_out_where_it_is_no_difference():
     assert f"{Interval(91.25, 91.0, 91.5, 10):-.1f}" == "91.2 ± 0.2"
+
+
+def test_a_default_device_elsewhere_disturbs_no_metric_and_no_sample():
+    """In a process of its own, as the default is everybody's."""
+    code = """
+import torch, tests.second_device
+torch.set_default_device("second")
+from companion import data, metrics
+z = torch.randn(40, 10, device="cpu", generator=torch.Generator().manual_seed(0))
+y = torch.arange(40, device="cpu") % 10
+metrics.calibration_error(z, y), metrics.accuracy(z, y), len(data.Split(z, y).sample(2, 0))
+print(metrics.paired_interval([1.0, 2.0, 3.0]))
+"""
+    root = Path(__file__).parent.parent
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert ran.stdout.strip() == "+2.00 ± 2.48", ran.stderr

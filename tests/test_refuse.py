@@ -105,7 +105,10 @@ def test_losses_in_the_form_that_fit_calls_pass():
     def several(*args):
         return kd_loss(*args[:2])
 
-    for loss in (options, several, partial(losses.distillation_loss, T=2.0, alpha=0.3)):
+    def optional(z, v, y=None):
+        return kd_loss(z, v)
+
+    for loss in (options, several, optional, partial(losses.distillation_loss, T=2.0, alpha=0.3)):
         for run in both(MLP(4, 2), blobs(), loss, torch.zeros(40, 2)):
             run()
 
@@ -147,7 +150,7 @@ def test_a_list_of_teachers_is_no_teacher_of_fit():
 
 def test_cached_logits_that_carry_a_graph_reach_no_teacher():
     teacher = MLP(4, 2, seed=3)
-    for run in both(MLP(4, 2), blobs(), soft, teacher(blobs().x)):
+    for run in both(MLP(4, 2), blobs(), lambda z, v, y: F.mse_loss(z, v), teacher(blobs().x)):
         run()
     assert all(p.grad is None for p in teacher.parameters())
 
@@ -295,6 +298,7 @@ def test_hard_loss_of_tokens_is_the_mean_over_those_with_a_label():
     y[0, 1] = -100
     rows = [-z[i, j].log_softmax(-1)[y[i, j]] for i in range(3) for j in range(4) if y[i, j] >= 0]
     torch.testing.assert_close(hard_loss(z, None, y), torch.stack(rows).mean())
+    assert hard_loss(z, None, torch.full((3, 4), -100)) == 0
 
 
 def test_hard_loss_takes_soft_labels():

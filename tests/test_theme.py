@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -277,6 +278,15 @@ def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_pat
         assert "<loc>https://book.example/kd/index.html</loc>" in (out / "sitemap.xml").read_text()
         assert 'content="https://book.example/kd/_static/cover.png"' in page
         assert 'href="https://book.example/kd/index.html"' in (out / "404.html").read_text()
+
+
+@pytest.mark.parametrize(("builder", "open_"), [("html", False), ("singlehtml", True), ("epub", True)])
+def test_folded_cells_stand_open_on_paper(builder, open_):
+    document = doctree(HideCodeCellNode("", nodes.paragraph("", "code")))
+    document.settings.env = SimpleNamespace(app=SimpleNamespace(builder=SimpleNamespace(name=builder)))
+    ebook.Unfolded(document).run()
+    assert isinstance(document[0], nodes.paragraph if open_ else HideCodeCellNode)
+    assert document.astext() == "code"
 
 
 # ------------------------------------------------------------------------------------------------------------ cards

@@ -87,6 +87,14 @@ def test_float32_keeps_its_accuracy_near_agreement(call, T):
     assert loss.item() == pytest.approx(exact.item(), rel=0.02)
 
 
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_never_negative_where_the_two_agree_but_for_the_last_digits(call):
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(500, 1, 5, generator=generator)
+    z = v + 1e-7 * torch.randn(500, 1, 5, generator=generator)
+    assert min(call(*pair).item() for pair in zip(z, v, strict=True)) >= 0
+
+
 def test_the_mixture_bounds_the_loss_however_far_the_two_are_apart():
     v = torch.zeros(1, 6, dtype=torch.double)
     v[0, 0] = 500
@@ -145,6 +153,78 @@ def test_one_gaussian_for_two_forward_covers_and_reverse_chooses():
     assert forward_kl_loss(moments, target) < forward_kl_loss(mode, target)
     assert reverse_kl_loss(mode, target) < reverse_kl_loss(moments, target)
     assert reverse_kl_loss(mode, target).item() == pytest.approx(0.5106, abs=2e-4)
+
+
+# ------------------------------------------------------------------- what broke other losses, in public threads
+
+FOUR = {
+    "forward": forward_kl_loss,
+    "reverse": reverse_kl_loss,
+    "jsd": generalized_jsd_loss,
+    "skew": skew_kl_loss,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_far_apart_at_a_low_temperature_value_and_gradient_are_finite(dtype):
+    """T = 0.05, where F.kl_div with the student as target has NaN gradients."""
+    z = torch.tensor([[4.0, -6.0, 1.0, 0.0]], dtype=dtype, requires_grad=True)
+    v = torch.tensor([[-3.0, 5.0, 2.0, 0.0]], dtype=dtype)
+    wanted = {"forward": 0.5, "reverse": 0.4, "jsd": 0.00173287, "skew": 0.00575646}
+    for name, loss in FOUR.items():
+        value = loss(z, v, T=0.05)
+        assert value.item() == pytest.approx(wanted[name], rel=1e-5)
+        assert torch.autograd.grad(value, z)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.3, 0.5, 0.99])
+def test_tokens_that_underflow_on_both_sides(beta):
+    """Below −104 nats, where float32 has no probability left; the reference is float64."""
+    z, v = torch.tensor([[[0.0, -1, -120, -150]], [[0.5, 0, -130, -140]]])
+    q, p = probabilities(z.double(), v.double(), 1.0)
+    m = beta * p + (1 - beta) * q
+    z.requires_grad_()
+    jsd, skew = generalized_jsd_loss(z, v, beta), skew_kl_loss(z, v, beta)
+    assert jsd.item() == pytest.approx(beta * kl(p, m) + (1 - beta) * kl(q, m), rel=1e-5)
+    assert skew.item() == pytest.approx(kl(p, m), rel=1e-5)
+    assert np.isfinite(gradient(jsd, z)).all() and np.isfinite(gradient(skew, z)).all()
+
+
+@pytest.mark.parametrize("loss", FOUR.values(), ids=FOUR)
+def test_a_large_vocabulary_in_bfloat16(loss):
+    """248,320 tokens, nearly identical: sums in bfloat16 make a KL negative there."""
+    generator = torch.Generator().manual_seed(0)
+    v = (3 * torch.randn(3, 248_320, generator=generator)).bfloat16()
+    z = (v.float() + 0.02 * torch.randn(v.shape, generator=generator)).bfloat16()
+    assert loss(v, v).item() == 0
+    assert loss(z, v).item() == pytest.approx(loss(z.double(), v.double()).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", FOUR.values(), ids=FOUR)
+def test_a_batch_padded_with_minus_infinity_and_one_that_is_masked_altogether(loss):
+    z, v = logits(2, 4, 6)
+    padded = v.clone()
+    padded[1, 2:] = -math.inf
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    mask[1, 2:] = False
+    found = loss(z, padded, mask=mask)
+    assert found.item() == pytest.approx(loss(z[mask], v[mask]).item(), rel=1e-12)
+    assert not gradient(found, z)[1, 2:].any()
+    with pytest.raises(ValueError, match="mask positions"):
+        loss(z, padded)
+    nothing = loss(z, padded, mask=torch.zeros_like(mask))
+    assert nothing.item() == 0 and not gradient(nothing, z).any()
+
+
+def test_a_sure_student_and_probabilities_that_do_not_sum_to_one():
+    z = torch.zeros(1, 8, dtype=torch.double)
+    z[0, 0] = 60
+    z.requires_grad_()
+    p = torch.tensor([[0.9, 0.05, 0.03]], dtype=torch.double)
+    loss = sparse_kd_loss(z, torch.tensor([[0, 1, 2]]), p)
+    log_q = z.detach().log_softmax(-1)[0, :3]
+    assert loss.item() == pytest.approx((p * (p.log() - log_q)).sum().item(), rel=1e-12)
+    assert loss.item() == pytest.approx(4.450192, abs=1e-6) and np.isfinite(gradient(loss, z)).all()
 
 
 # ------------------------------------------------------------------------------------------ stored outputs

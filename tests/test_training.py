@@ -101,6 +101,23 @@ def test_predict_gives_each_part_its_own_mode_back():
     assert [part.training for part in model.modules()] == modes and not all(modes)
 
 
+def test_predict_goes_back_by_the_models_own_train_method():
+    """A LoRA layer, say, merges its weights in eval mode and takes them apart in train mode."""
+
+    class Merging(nn.Linear):
+        merged = False
+
+        def train(self, mode=True):
+            self.merged = not mode
+            return super().train(mode)
+
+    model = Merging(4, 2)
+    for mode in (True, False):
+        model.train(mode)
+        predict(model, blobs().x)
+        assert (model.training, model.merged) == (mode, not mode)
+
+
 def test_teacher_logits_do_not_depend_on_the_batch_size_and_put_the_mode_back():
     teacher, x = Noisy().train(), blobs().x
     whole, parts = teacher_logits(teacher, x), teacher_logits(teacher, x, batch_size=7)
@@ -207,6 +224,19 @@ def test_a_score_of_ones_own_chooses_the_best_step_of_a_regression():
     assert history.best_step == history.val_steps[history.val_score.index(max(history.val_score))]
     assert history.val_score[0] < -1 and max(history.val_score) > -0.01
     assert minus_mse(predict(student, val.x), val.y) == max(history.val_score) == max(history.val_accuracy)
+
+
+def test_tokens_some_without_a_label_are_trained_and_scored():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 5, 4, generator=generator)
+    y = x[..., :3].argmax(-1)
+    y[torch.rand(40, 5, generator=generator) < 0.3] = -100
+    train, student = Split(x, y), nn.Linear(4, 3)
+    score = {"val": train, "score": lambda z, y: accuracy(z[y >= 0], y[y >= 0])}
+    history = fit(student, train, steps=200, lr=0.05, batch_size=8, **score)
+    assert history.val_score[-1] > 95
+    with pytest.raises(ValueError, match=r"score=lambda z, y: accuracy\(z\[y >= 0\], y\[y >= 0\]\)"):
+        fit(student, train, val=train, **RUN)
 
 
 @pytest.mark.parametrize(
