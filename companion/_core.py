@@ -72,15 +72,21 @@ def mean_over_rows(
 
 
 def _transformed(z: Tensor) -> bool:
-    """Inside `torch.func`, or in forward mode."""
+    """Inside `torch.func`, or in forward mode. (PyTorch has no public name for the first.)"""
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or unpack_dual(z).tangent is not None
 
 
-def mean_over_labelled(formula, logits_s, logits_t, y, mask=None, denominator=None) -> Tensor:
+def mean_over_labelled(
+    formula: Callable[..., tuple[Tensor, Tensor]],
+    logits_s: Tensor,
+    logits_t: Tensor,
+    y: Tensor,
+    mask: Tensor | None = None,
+    denominator: float | None = None,
+) -> Tensor:
     """`mean_over_rows` of formula(z, v, y), y being one class per row: (N,) or (B, L)."""
-    check_logits(logits_s, logits_t)
     y = class_labels(logits_s, y)
 
     def check(y):
@@ -166,8 +172,9 @@ class _Once(torch.autograd.Function):
 
 def _mean_and_gradient(z, v, mask, formula, check, whole, denominator, *more) -> tuple[Tensor, Tensor]:
     """The mean, and its derivative in z in z's shape, chunk by chunk."""
-    shape, wider = z.shape, wide_type(z.dtype)
-    z, v, count = z.flatten(0, -2), v.flatten(0, -2), denominator
+    shape, wider, count = z.shape, wide_type(z.dtype), denominator
+    if len(shape) > 2:
+        z, v = z.flatten(0, -2), v.flatten(0, -2)
     if mask is not None:
         mask = mask.flatten()
         more = [x.where(mask.view(-1, *repeat(1, x.dim() - 1)), 0) for x in more]
@@ -178,9 +185,9 @@ def _mean_and_gradient(z, v, mask, formula, check, whole, denominator, *more) ->
         return (value.sum() / count).to(wider), (slope / count).to(wider).view(shape)
     if check is not None:
         check(*more)
-    sums, gradient = [], torch.empty_like(z, dtype=wider, memory_format=torch.contiguous_format)
+    gradient = torch.empty(z.shape, dtype=wider, device=z.device)
     step = max(1, (CHUNK if z.is_cpu else CHUNK_OFF_CPU) // z.shape[1])
-    columns = (gradient, z, v, mask, *more)
+    columns, sums = (gradient, z, v, mask, *more), []
     parts = [columns] if whole or len(z) <= step else zip(*(_split(x, step) for x in columns))  # noqa: B905
     for out, *rows in parts if len(z) else ():
         if mask is not None and z.is_cpu and not rows[2].any():
@@ -189,10 +196,11 @@ def _mean_and_gradient(z, v, mask, formula, check, whole, denominator, *more) ->
         value, slope = _rows(formula, *rows)
         sums.append(value.sum())
         torch.div(slope, count, out=out)
-    total = (torch.stack(sums).sum() if sums else gradient.new_zeros(())) / count
+    total = sums[0] if len(sums) == 1 else torch.stack([gradient.new_zeros(()), *sums]).sum()
+    total = total.to(wider) / count
     if not math.isfinite(total.item()):
         raise not_finite(total.item(), *(x if mask is None else x[mask] for x in (z, v)))
-    return total.to(wider), gradient.view(shape)
+    return total, gradient.view(shape) if len(shape) > 2 else gradient
 
 
 def _split(x: Tensor | None, step: int):
@@ -200,13 +208,14 @@ def _split(x: Tensor | None, step: int):
 
 
 def _rows(formula, z, v, mask, *more) -> tuple[Tensor, Tensor]:
-    """The formula in the wider type; what is masked may be NaN: replace it, do not multiply it by 0."""
-    dtype = torch.promote_types(wide_type(z.dtype), wide_type(v.dtype))
-    z, v = z.to(dtype), v.to(dtype)
+    """The formula in the wider type; what is masked may be NaN: it is replaced, not multiplied by 0."""
+    if z.dtype != v.dtype or z.dtype != wide_type(z.dtype):
+        dtype = torch.promote_types(wide_type(z.dtype), wide_type(v.dtype))
+        z, v = z.to(dtype), v.to(dtype)
+    value, slope = formula(z, v, *more)
     if mask is None:
-        return formula(z, v, *more)
+        return value, slope
     mask = mask[:, None]
-    value, slope = formula(z.where(mask, 0), v.where(mask, 0), *more)
     return value.view(-1, 1).where(mask, 0), slope.where(mask, 0)
 
 

@@ -52,11 +52,9 @@ def cross_entropy(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def standardized(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(x − mean)/(std + 1e-7) and std of each row, divisor C − 1; 0 and ∞ where x is constant to rounding."""
-    mean = x.mean(-1, keepdim=True)
-    x = x - mean
-    std = x.square().sum(-1, keepdim=True).div_(max(x.shape[-1] - 1, 1)).sqrt_()
-    std.masked_fill_(std <= 4 * torch.finfo(x.dtype).eps * mean.abs(), math.inf)
+    """(x − mean)/(std + 1e-7) and std of each row, the divisor of the variance being C − 1."""
+    x = x - x.mean(-1, keepdim=True)
+    std = x.square().sum(-1, keepdim=True).div_(x.shape[-1] - 1).sqrt_()
     return x.div_(std + 1e-7), std
 
 
@@ -65,7 +63,7 @@ def decorrelation(x: Tensor, y: Tensor, dim: int, weight: float) -> tuple[Tensor
     (a, size), (b, size_y) = (_unit(t, dim) for t in (x, y))
     half = (a - b).square_().sum(dim, keepdim=True).div_(2)
     slope = (a - b).sub_(a * half).mul_(weight)  # (a − b) − a·(1 − ρ) is ρ·a − b
-    return half.sum() * weight, slope.div_(size.where(size.isfinite(), size_y))
+    return half.sum() * weight, slope.div_(torch.where(size == math.inf, size_y, size))
 
 
 def _unit(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -96,5 +94,5 @@ def one_for_the_rest(log_q: Tensor, index: Tensor, p: Tensor) -> tuple[Tensor, T
     nothing_left = log_q_r == -math.inf
     p_r = (1 - p.sum(-1, keepdim=True)).clamp_min_(0).masked_fill_(nothing_left, 0)
     value = -torch.special.entr(p_r) - p_r * log_q_r.masked_fill(nothing_left, 0)
-    share = rest.sub_(log_q_r.masked_fill(nothing_left, 0)).exp_()  # q_j / q_r of what is in the rest
+    share = rest.softmax(-1).masked_fill_(nothing_left, 0)  # q_j / q_r of what is in the rest
     return value.squeeze(-1), log_q.exp().sub_(share).mul_(p_r)

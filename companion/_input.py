@@ -16,7 +16,7 @@ LEARN_T = "T**2 * F.kl_div((z / T).log_softmax(-1), (v / T).softmax(-1), reducti
 def number(name: str, x: float | Tensor) -> float:
     """x, or the number in a tensor of one element that asks for no gradient."""
     if not isinstance(x, Tensor):
-        return x
+        return x.item() if hasattr(x, "item") else x  # numpy's float32 would make the arithmetic its own
     if x.requires_grad or torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
         raise ValueError(
             f"{name} gets no gradient from this loss: pass {name}.item(). To learn a temperature, take PyTorch's "
@@ -54,7 +54,7 @@ def check_logits(logits_s: Tensor, logits_t: Tensor, classes: int = 2) -> None:
             raise TypeError(_no_logits(side, x))
     if logits_s.shape != logits_t.shape:
         raise ValueError(
-            "student and teacher logits must have the same shape, (N, C) or (B, L, C); got "
+            "student and teacher logits must have the same shape (..., C); got "
             f"{tuple(logits_s.shape)} and {tuple(logits_t.shape)}."
         )
     shape = tuple(logits_s.shape)
@@ -102,7 +102,7 @@ def class_labels(logits: Tensor, y: Tensor) -> Tensor:
         raise TypeError(
             f"labels must be a tensor of whole numbers; got {type(y).__name__}: torch.as_tensor(…)."
         )
-    if isinstance(logits, Tensor) and y.shape == logits.shape:
+    if isinstance(logits, Tensor) and y.shape == logits.shape and y.dim() > 1:
         raise ValueError(
             f"takes one class per row; got labels {tuple(y.shape)}, one number for each logit. For soft labels add "
             "(1 - alpha) * F.cross_entropy(z, y) and alpha * kd_loss(z, v, T) yourself. For several labels per "
@@ -110,8 +110,8 @@ def class_labels(logits: Tensor, y: Tensor) -> Tensor:
         )
     if isinstance(logits, Tensor) and y.shape != logits.shape[:-1]:
         raise ValueError(
-            f"takes logits (N, C) and labels (N,), or (B, L, C) and (B, L), the classes last; got "
-            f"{tuple(logits.shape)} and {tuple(y.shape)}."
+            f"takes logits (N, C) and labels (N,), or (B, L, C) and (B, L); got {tuple(logits.shape)} and "
+            f"{tuple(y.shape)}. For maps (B, C, H, W) pass z.movedim(1, -1).flatten(0, -2) and y.flatten()."
         )
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"labels are whole numbers; got {y.dtype}: pass y.long() if they are classes.")
@@ -121,7 +121,7 @@ def class_labels(logits: Tensor, y: Tensor) -> Tensor:
 def check_within(what: str, x: Tensor, classes: int, remedy: str = "") -> None:
     """Raises ValueError unless all of x lie in 0 … classes − 1."""
     if x.numel():
-        low, high = (part.item() for part in x.aminmax())
+        low, high = (end.item() for end in x.aminmax())
         if low < 0 or high >= classes:
             raise ValueError(f"{what} lie in 0 … {classes - 1}; got {low} … {high}.{remedy}")
 
@@ -132,7 +132,8 @@ def check_stored(index: Tensor, p: Tensor) -> None:
         return
     if not (p.min().item() >= 0 and p.sum(-1, dtype=torch.float32).max().item() <= 1.01):
         raise ValueError("probabilities are 0 or more and sum to at most 1 in each row.")
-    places = index.where(p > 0, -1 - torch.arange(index.shape[-1], device=index.device)).sort(-1).values
+    padding = torch.arange(-index.shape[-1], 0, device=index.device)
+    places = index.where(p > 0, padding).sort(-1).values
     twice = places[:, 1:] == places[:, :-1]
     if twice.any():
         raise ValueError(

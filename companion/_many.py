@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ._device import ask, one_tensor
+from ._refuse import check_student
 from .models import MLP
 
 
@@ -19,10 +20,21 @@ def each(name: str, value, n: int) -> list:
     return list(value)
 
 
-def check_alike(students: Sequence[nn.Module]) -> None:
+def check_sizes(splits: list, batch_size: int) -> None:
+    """Refuse batches that cannot be stacked."""
+    sizes = sorted(map(len, splits))
+    if min(batch_size, sizes[0]) < min(batch_size, sizes[-1]):
+        raise ValueError(
+            f"splits of {sizes} examples give batches of different sizes: take batch_size = {sizes[0]} or less."
+        )
+
+
+def check_alike(students: Sequence[nn.Module], teachers: list) -> None:
     """Refuse students that one stack cannot hold, or that could not be what `fit` makes of them."""
     if not students or len({id(student) for student in students}) < len(students):
         raise ValueError("takes a list of students, each a module of its own; got none, or one twice.")
+    for student in students:
+        check_student(student, *teachers)
     for i, student in enumerate(students):
         if str(student) != str(students[0]) or _shapes(student) != _shapes(students[0]):
             raise ValueError(

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from .metrics import accuracy
 
+LABELS = ("y", "label", "labels", "target", "targets")  # a third parameter of these names may have a default
+
 
 def check_run(train, loss, teacher, transform, steps, batch_size, precision) -> None:
     """What there is to learn from, and what it is called with."""
@@ -17,11 +19,6 @@ def check_run(train, loss, teacher, transform, steps, batch_size, precision) -> 
     if precision not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"precision is torch.bfloat16, torch.float16 or None; got {precision}.")
     _check_loss(loss)
-    if transform is not None and not _takes(transform, 2):
-        raise TypeError(
-            "the transform is called as transform(x, generator), and this one does not take both: "
-            "transform=lambda x, generator: transform(x)."
-        )
     _check_teacher(teacher, train, transform)
 
 
@@ -53,15 +50,16 @@ def check_val(val, score, val_every: int) -> None:
     if val_every < 1:
         raise ValueError(f"val_every is a number of steps, 1 or more; got {val_every}.")
     if score is accuracy and (val.y.is_floating_point() or val.y.dim() != 1):
+        other = "-F.mse_loss(z, y).item()" if val.y.is_floating_point() else "accuracy(z[y >= 0], y[y >= 0])"
         raise ValueError(
             f"accuracy takes labels (N,), and val.y is {val.y.dtype} {tuple(val.y.shape)}: give a score, e.g. "
-            "score=lambda z, y: -F.mse_loss(z, y).item(). Higher must be better."
+            f"score=lambda z, y: {other}. Higher must be better."
         )
 
 
-def check_reach(losses: list[Tensor], weights, x: Tensor) -> None:
+def check_reach(losses: list[Tensor], owned: list[Tensor]) -> None:
     """Refuse losses that reach parameters which the optimiser does not have: they would never move."""
-    known = {id(w) for w in [*weights, x]}
+    known = {id(x) for x in owned}
     seen, ahead = set(), [loss.grad_fn for loss in losses]
     while ahead:
         node = ahead.pop()
@@ -115,7 +113,7 @@ def _check_loss(loss) -> None:
             f"{takes}, and this one does not take the three: loss=lambda z, v, y: ... with what it takes."
         )
     third = list(_signature(loss).parameters.values())[2:3] if _signature(loss) else []
-    if third and isinstance(third[0].default, int | float):
+    if third and third[0].default is not inspect.Parameter.empty and third[0].name not in LABELS:
         raise TypeError(
             f"{takes}, and y would land in its option {third[0].name}: loss=lambda z, v, y: "
             f"{getattr(loss, '__name__', 'loss')}(z, v, {third[0].name}=...)."

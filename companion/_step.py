@@ -37,12 +37,13 @@ def drawn(split, index: Tensor, transform, generator: torch.Generator) -> Tensor
     """The inputs of a batch, as they are or transformed."""
     if transform is None:
         return split.x[index]
-    x = transform(split.x[index], generator)
+    said = f"it returns the {len(index)} inputs, changed. One of x alone: lambda x, generator: transform(x)"
+    try:
+        x = transform(split.x[index], generator)
+    except TypeError as error:
+        raise TypeError(f"the transform is called as transform(x, generator): {error}. {said}.") from error
     if not isinstance(x, Tensor) or len(x) != len(index):
-        raise TypeError(
-            f"transform(x, generator) must return the {len(index)} changed inputs as a tensor; it returned "
-            f"{type(x).__name__}. One that takes x alone: lambda x, generator: transform(x)."
-        )
+        raise TypeError(f"transform(x, generator) returned {type(x).__name__}; {said}.")
     return x
 
 

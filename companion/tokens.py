@@ -120,7 +120,8 @@ def generalized_jsd_loss(
         log_m_over_p = ratio.expm1().mul_(1 - beta).log1p_()
         log_m_over_q = ratio.neg_().expm1_().mul_(beta).log1p_()
         value = p.mul_(log_m_over_p).mul_(-beta).sub_(q * log_m_over_q, alpha=1 - beta)
-        return value.sum(-1).mul_(T * T), through_softmax(q, log_m_over_q, -T * (1 - beta))
+        value = value.sum(-1).clamp_min_(0)  # the last digit of a sum may lie below
+        return value.mul_(T * T), through_softmax(q, log_m_over_q, -T * (1 - beta))
 
     return mean_over_rows(rows, logits_s, logits_t, mask, denominator)
 
@@ -163,6 +164,7 @@ def skew_kl_loss(
         p, ratio, gap, _ = compare(z, v, T)
         log_m_over_p = bounded(ratio).expm1_().mul_(1 - beta).log1p_()
         value = (gap * (1 - beta)).sub_(p * log_m_over_p).sum(-1)  # Σ (m − p) = 0 keeps each term ≥ 0
+        value.clamp_min_(0)
         one_less_p_over_m = log_m_over_p.neg_().expm1_()
         return value.mul_(T * T), through_softmax(gap.add_(p), one_less_p_over_m, -T * (1 - beta))
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._device import ask, autocast, evaluated, forked, half_type, on_device, one_tensor
-from ._many import check_alike, each, stack, unstack
+from ._many import check_alike, check_sizes, each, stack, unstack
 from ._refuse import check_reach, check_run, check_sound, check_student, check_val, finite, loss_of
 from ._step import bar, batches, descent, drawn, keep_better, noted, scored, settled, teach
 from .data import Split
@@ -28,6 +28,9 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
         y: labels (...), whole numbers in 0 … C−1, or −100 where nothing counts; or soft labels (..., C), each
             row a distribution (mixup).
 
+    Returns:
+        Scalar, nats per example or token that counts; 0 where none does.
+
     Raises:
         ValueError: y has another shape, or is real and no distribution.
     """
@@ -39,7 +42,8 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
         )
     z = logits_s.flatten(0, -2)
     if not soft:
-        return F.cross_entropy(z, y.flatten().long())
+        y = y.flatten().long()
+        return F.cross_entropy(z, y) if (y >= 0).any() else z.sum() * 0
     if (y.sum(-1) - 1).abs().max() > 1e-2 or y.min() < 0:
         raise ValueError(
             "a row of soft labels does not sum to 1. For several labels at once: "
@@ -107,7 +111,7 @@ def fit(
         val: if given, scored every `val_every` steps and at the end; the weights of the best score are kept.
         score: called as score(outputs, y) on all of `val`; higher is better. For a regression
             `lambda z, y: -F.mse_loss(z, y).item()`, for tokens
-            `lambda z, y: accuracy(z.flatten(0, 1), y.flatten())`.
+            `lambda z, y: accuracy(z[y >= 0], y[y >= 0])`, which leaves out those without a label.
         precision: torch.bfloat16 or torch.float16: models compute in it under `torch.autocast`, the weights stay as
             they are, and the loss gets float32. In float16 gradients are scaled, and a step where they overflow is
             left out. None is the models' own type, or that of an autocast around the call.
@@ -146,15 +150,16 @@ def fit(
         with settled(student, best):
             descend = descent(student.parameters(), lr, weight_decay, steps, where, half)
             order = batches(len(train), batch_size, steps, generator)
+            student.train()  # `predict` gives each part its mode back
             for step, index in enumerate(bar(order, steps, progress), start=1):
-                x = drawn(train, index, transform, generator).to(where)
-                y = train.y[index].to(where)
+                given = drawn(train, index, transform, generator)
+                x, y = given.to(where), train.y[index].to(where)
                 with cast():
-                    z, v = ask(student.train(), x), teach(teacher, x, index)
+                    z, v = ask(student, x), teach(teacher, x, index)
                     value, number = loss_of(loss, z, v, y, step, lr)
                 losses.append(number)
                 if step == 1:
-                    check_reach([value], student.parameters(), x)
+                    check_reach([value], [*student.parameters(), given])
                 descend(value)
                 if val is not None and (step % val_every == 0 or step == steps):
                     answers = predict(student, val.x)
@@ -185,8 +190,9 @@ def fit_many(
     It pays where a step is mostly overhead: small MLPs. It does not for `ConvNet`, whose convolutions are no
     faster together (benchmarks/README.md has the ratios): there call `fit` in a loop.
 
-    In float32 rounding grows where the loss does not see a weight: Adam divides a gradient that is mere rounding by
-    its own size and makes a step of it. A layer before batch norm has such directions.
+    In float32 rounding grows where the loss does not see a weight: Adam makes a step of a gradient that is mere
+    rounding. With a linear layer of 784 inputs before batch norm, logits were 0.01 from those of `fit` after 100
+    steps, and 1e-5 without batch norm; in float64, 1e-11.
 
     Args:
         students: alike but for their weights; batch norm keeps each student's own averages. Taken to the GPU
@@ -208,16 +214,12 @@ def fit_many(
 
     After an error or Ctrl-C no student is changed; the exception's `history` lists what was measured.
     """
-    n = len(students)
-    check_alike(students)
     named = (("train splits", train), ("losses", loss), ("teachers", teacher), ("seeds", list(seeds)))
-    splits, asked, teachers, seeds = (each(name, value, n) for name, value in named)
-    for split, one, guide in zip(splits, asked, teachers, strict=True):
-        check_run(split, one, guide, transform, steps, batch_size, precision)
-    for student in students:
-        check_student(student, *teachers)
-    if len({min(batch_size, len(split)) for split in splits}) > 1:
-        raise ValueError(f"splits of {sorted(map(len, splits))} examples give batches of different sizes.")
+    splits, asked, teachers, seeds = (each(name, value, len(students)) for name, value in named)
+    check_alike(students, teachers)
+    for one in zip(splits, asked, teachers, strict=True):
+        check_run(*one, transform, steps, batch_size, precision)
+    check_sizes(splits, batch_size)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     drawing = list(zip(splits, generators, strict=True))
     losses = [[] for _ in students]
@@ -244,7 +246,7 @@ def fit_many(
                 past.append(number)
             values = [value for value, _ in found]
             if step == 1:
-                check_reach(values, weights, x)
+                check_reach(values, [*weights, *xs])
             descend(*values)
         check_sound(finite(weights), "weights", steps, lr)
         unstack(state, students)

@@ -5,7 +5,8 @@ Conventions, mask, denominator and memory as in `losses`, which gives these by t
 
 from math import inf
 
-from torch import Tensor
+import torch
+from torch import Tensor, finfo
 
 from ._core import check_logits, mean_over_labelled, mean_over_rows, number, temperature
 from ._formulas import compare, decorrelation, standardized
@@ -132,8 +133,10 @@ def standardized_kd_loss(
         (z, std), (v, std_t) = (standardized(x) for x in (z, v))
         _, _, gap, kl = compare(z, v, T)
         # dz/dlogits: no part along the constant vector (gap has none) nor, but for the 1e-7, along z itself
-        along = (gap * z).sum(-1, keepdim=True).mul_((1 + 1e-7 / std.clamp_min(1e-30)) / (z.shape[-1] - 1))
-        std = std.where(std.isfinite(), std_t)  # a constant row is led as though it had the teacher's spread
+        scale = (std + 1e-7) / (std.clamp_min(1e-30) * (z.shape[-1] - 1))
+        along = (gap * z).sum(-1, keepdim=True).mul_(scale)
+        # a row that is constant, but for rounding, is led as though it had the teacher's spread
+        std = torch.where(std > 8 * finfo(z.dtype).eps * std_t, std, std_t)
         return kl.mul_(T * T), gap.sub_(along * z).mul_(T).div_(std + 1e-7)
 
     return mean_over_rows(rows, logits_s, logits_t, mask, denominator)

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import itertools
 
 from companion import losses, tokens
+from companion.audit import _definitions as definitions
 from tests import fault_table
 
 FOLDER = Path(__file__).parent.parent / "chapters/results"
@@ -156,15 +157,19 @@ PEERS = {
 }  # fmt: skip
 
 
-def installed(peer: Peer) -> bool:
-    """False as well where a library is there and cannot be imported."""
+def why_not(peer: Peer) -> str:
+    """What its import says where it fails, whether the library is missing or broken; empty where it does not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(peer.module)
-    except Exception:
-        return False
-    return True
+    except Exception as error:
+        return f"{peer.package}: {type(error).__name__}: {error}"
+    return ""
+
+
+def installed(peer: Peer) -> bool:
+    return not why_not(peer)
 
 
 def ours(direction, z, v, T):
@@ -260,7 +265,7 @@ def measure(name: str) -> dict:
 def as_fault_loss(name: str) -> fault_table.Loss:
     """A peer beside its own definition: T² missing or C in the divisor is a convention, not a fault."""
     peer, measured = PEERS[name], measure(name)
-    rows = fault_table._jsd(0.5) if peer.direction.startswith("JSD") else fault_table._kd
+    rows = definitions.jsd(0.5) if peer.direction.startswith("JSD") else definitions.kd
 
     def own(z, v, T, y):
         scale = (1 if measured["factor"] == "T²" else T**2) * (
@@ -272,7 +277,7 @@ def as_fault_loss(name: str) -> fault_table.Loss:
     takes = frozenset({"T", "tokens"} | ({"mask"} if masks else set()))
     return fault_table.Loss(
         lambda z, v, T, mask, y: peer.soft(z, v, T, mask), own, takes,
-        ruled_out=frozenset({"both", "teacher"}), wrong=fault_table.WRONG,
+        ruled_out=frozenset({"both", "teacher"}),
     )  # fmt: skip
 
 

@@ -139,9 +139,12 @@ def main(out: str) -> None:
     if not url:
         sys.exit("No repository address: set BOOK_REPOSITORY, or run this in the CI that publishes.")
     with tempfile.TemporaryDirectory() as folder:
-        to_markdown(Path(folder))
-        for page in sorted(Path(folder).rglob("*.md")):
-            name = page.relative_to(folder).with_suffix(".ipynb")
+        made = (
+            Path(folder) / "markdown"
+        )  # myst-nb writes beside this folder, so it is not the temporary one itself
+        to_markdown(made)
+        for page in sorted(made.rglob("*.md")):
+            name = page.relative_to(made).with_suffix(".ipynb")
             if not (ROOT / name).exists():
                 continue
             target = Path(out) / name

@@ -24,7 +24,8 @@ def empty(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", place / "env"], check=True)
     # The pins keep pip from taking a newer PyTorch than the book's, several gigabytes of it.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    env |= {"PIP_CONSTRAINT": str(ROOT / "requirements.txt"), "MPLBACKEND": "agg"}
+    # As an address: pip takes the variable for a list and would part a path at its spaces.
+    env |= {"PIP_CONSTRAINT": (ROOT / "requirements.txt").as_uri(), "MPLBACKEND": "agg"}
 
     def run(source, folder):
         python, script = place / "env/bin/python", place / "cell.py"

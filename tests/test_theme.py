@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -21,6 +22,7 @@ sys.path.insert(0, str(THEME))
 
 import api  # noqa: E402
 import book  # noqa: E402
+import cards  # noqa: E402
 import ebook  # noqa: E402
 import figures  # noqa: E402
 import finding  # noqa: E402
@@ -276,6 +278,53 @@ def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_pat
         assert "<loc>https://book.example/kd/index.html</loc>" in (out / "sitemap.xml").read_text()
         assert 'content="https://book.example/kd/_static/cover.png"' in page
         assert 'href="https://book.example/kd/index.html"' in (out / "404.html").read_text()
+
+
+@pytest.mark.parametrize(("builder", "open_"), [("html", False), ("singlehtml", True), ("epub", True)])
+def test_folded_cells_stand_open_on_paper(builder, open_):
+    document = doctree(HideCodeCellNode("", nodes.paragraph("", "code")))
+    document.settings.env = SimpleNamespace(app=SimpleNamespace(builder=SimpleNamespace(name=builder)))
+    ebook.Unfolded(document).run()
+    assert isinstance(document[0], nodes.paragraph if open_ else HideCodeCellNode)
+    assert document.astext() == "code"
+
+
+# ------------------------------------------------------------------------------------------------------------ cards
+
+
+def glossary():
+    """Two terms as Sphinx has them: one with a formula, code and a link, one with a second name."""
+    first = nodes.paragraph("", "", nodes.Text("5 < 6, "), nodes.math("", "x"), nodes.Text(", "))
+    first += [nodes.literal("", "f()"), nodes.reference("", "", nodes.Text("linked"), refuri="#b")]
+    items = [
+        nodes.definition_list_item("", nodes.term("", "a", ids=["term-a"]), nodes.definition("", first)),
+        nodes.definition_list_item(
+            "", nodes.term("", "b", ids=["term-b"]), nodes.term("", "B", ids=["term-B"]),
+            nodes.definition("", nodes.paragraph("", "Text.")),
+        ),
+    ]  # fmt: skip
+    return doctree(nodes.definition_list("", *items))
+
+
+def test_definitions_become_cards_without_links():
+    found = cards.definitions(glossary())
+    assert list(found) == ["term-a", "term-b", "term-B"] and found["term-B"] == "<strong>B</strong> Text."
+    assert found["term-a"].startswith("<strong>a</strong> 5 &lt; 6, <math") and "<a" not in found["term-a"]
+    assert found["term-a"].endswith("<code>f()</code>linked")
+
+
+def test_links_to_terms_and_works_name_their_cards():
+    term = '<a class="reference internal" href="../reference/glossary.html#term-a">a</a>'
+    work = '<a class="reference internal" href="../reference/bibliography.html#id1" title="A &amp; B. C &lt; D.">2020</a>'
+    body = cards.with_cards(f"<p>{term} {term} {work}</p>", cards.definitions(glossary()))
+    assert body.count('aria-describedby="card-term-a"') == 2 and body.count('id="card-term-a"') == 1
+    assert 'title="' not in body and 'role="tooltip" id="card-id1">A &amp; B. C &lt; D.</div>' in body
+
+
+def test_other_links_have_no_card():
+    for href in ("#terms", "glossary.html#term-unknown", "../reference/bibliography.html#id1"):
+        body = f'<a class="reference internal" href="{href}">x</a>'
+        assert cards.with_cards(body, cards.definitions(glossary())) == body
 
 
 # ------------------------------------------------------------------------------------------------- report an error

@@ -1,6 +1,8 @@
 """The training loop: what belongs together stays together, and the same seed gives the same run."""
 
+import inspect
 import math
+import pickle
 from itertools import pairwise
 
 import pytest
@@ -12,7 +14,7 @@ from companion.data import Split
 from companion.losses import kd_loss
 from companion.metrics import accuracy
 from companion.models import MLP
-from companion.training import fit, hard_loss, jitter, predict, teacher_logits
+from companion.training import fit, fit_many, hard_loss, jitter, predict, teacher_logits
 
 RUN = {"steps": 12, "lr": 1e-2, "batch_size": 8}
 
@@ -97,6 +99,23 @@ def test_predict_gives_each_part_its_own_mode_back():
     modes = [part.training for part in model.modules()]
     predict(model, blobs().x)
     assert [part.training for part in model.modules()] == modes and not all(modes)
+
+
+def test_predict_goes_back_by_the_models_own_train_method():
+    """A LoRA layer, say, merges its weights in eval mode and takes them apart in train mode."""
+
+    class Merging(nn.Linear):
+        merged = False
+
+        def train(self, mode=True):
+            self.merged = not mode
+            return super().train(mode)
+
+    model = Merging(4, 2)
+    for mode in (True, False):
+        model.train(mode)
+        predict(model, blobs().x)
+        assert (model.training, model.merged) == (mode, not mode)
 
 
 def test_teacher_logits_do_not_depend_on_the_batch_size_and_put_the_mode_back():
@@ -207,6 +226,19 @@ def test_a_score_of_ones_own_chooses_the_best_step_of_a_regression():
     assert minus_mse(predict(student, val.x), val.y) == max(history.val_score) == max(history.val_accuracy)
 
 
+def test_tokens_some_without_a_label_are_trained_and_scored():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 5, 4, generator=generator)
+    y = x[..., :3].argmax(-1)
+    y[torch.rand(40, 5, generator=generator) < 0.3] = -100
+    train, student = Split(x, y), nn.Linear(4, 3)
+    score = {"val": train, "score": lambda z, y: accuracy(z[y >= 0], y[y >= 0])}
+    history = fit(student, train, steps=200, lr=0.05, batch_size=8, **score)
+    assert history.val_score[-1] > 95
+    with pytest.raises(ValueError, match=r"score=lambda z, y: accuracy\(z\[y >= 0\], y\[y >= 0\]\)"):
+        fit(student, train, val=train, **RUN)
+
+
 @pytest.mark.parametrize(
     "val", [line(), Split(line().x, line().y[:, 0]), Split(line().x, torch.zeros(64, 3).long())]
 )
@@ -314,8 +346,135 @@ def test_teacher_logits_of_another_length_are_refused():
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
     train = blobs()
     train.x[:] = math.nan
-    with pytest.raises(FloatingPointError, match="nan at step 1"):
+    with pytest.raises(FloatingPointError, match=r"nan at step 1, before any update: look for .* in x"):
         fit(MLP(4, 2), train, **RUN)
+
+
+@pytest.mark.parametrize("loss", [hard_loss, soft, lambda z, v, y: F.mse_loss(z, v)])
+def test_a_diverging_run_names_step_and_remedy_whatever_the_loss(loss):
+    """The book's losses say what is not finite by a ValueError of their own, which stays in the chain."""
+    with pytest.raises(
+        FloatingPointError, match=r"at step [2-9]: the run diverges, lower lr = 1e\+30\.$"
+    ) as caught:
+        fit(MLP(4, 8, 2, seed=0), blobs(), loss, torch.randn(40, 2), **{**RUN, "lr": 1e30})
+    assert loss is not soft or str(caught.value.__cause__).startswith("the loss is nan: logits are student")
+
+
+def test_an_error_of_the_loss_that_is_no_divergence_stays_as_it_is():
+    with pytest.raises(ValueError, match="same shape") as caught:
+        fit(MLP(4, 2), blobs(), soft, torch.zeros(40, 3), **RUN)
+    assert caught.value.history.loss == []
+
+
+def test_an_infinite_teacher_is_no_matter_of_the_learning_rate():
+    v = torch.zeros(40, 2)
+    v[:, 1] = math.nan
+    with pytest.raises(FloatingPointError, match=r"\(8 NaN\).* at step 1, before any update: look for"):
+        fit(MLP(4, 2), blobs(), soft, v, **RUN)
+
+
+def test_weights_that_the_last_step_spoils_are_an_error():
+    def loss(z, v, y):
+        return z.sum().mul(0).sqrt()  # 0, with an infinite slope
+
+    with pytest.raises(
+        FloatingPointError, match="weights are not finite at step 1: the run diverges, lower lr"
+    ):
+        fit(MLP(4, 2), blobs(), loss, **{**RUN, "steps": 1})
+    with pytest.raises(FloatingPointError, match="answers to val are not finite at step 1: the run diverges"):
+        fit(MLP(4, 2), blobs(), loss, val=blobs(), val_every=1, **RUN)
+
+
+# ----------------------------------------------------------------------------------------------- interrupts
+
+
+def stopped(error, **more):
+    """A run that ends by an error in step 12, as from the keyboard."""
+    student, kept = MLP(4, 8, 2, seed=0), []
+
+    def loss(z, v, y):
+        kept.append(weights(student).clone())
+        if len(kept) == 12:
+            raise error
+        return hard_loss(z, v, y)
+
+    with pytest.raises(type(error)) as caught:
+        fit(student, blobs(), loss, steps=20, lr=1e-2, batch_size=8, **more)
+    return student, kept, caught.value.history
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_after_ctrl_c_the_student_has_its_best_weights_and_the_history_is_not_lost(error):
+    falling = iter([0.0, 3.0, 5.0, 4.0])  # the first is the trial before the run
+    student, kept, history = stopped(error, val=blobs(seed=1), val_every=3, score=lambda z, y: next(falling))
+    assert (history.val_steps, history.val_score, history.best_step) == ([3, 6, 9], [3.0, 5.0, 4.0], 6)
+    assert torch.equal(weights(student), kept[6]) and not student.training
+    assert len(history.loss) == 11
+
+
+def test_after_ctrl_c_without_validation_the_student_has_its_last_weights():
+    student, kept, history = stopped(KeyboardInterrupt())
+    assert torch.equal(weights(student), kept[11]) and not student.training
+    assert (len(history.loss), history.best_step, history.val_steps) == (11, 11, [])
+
+
+def test_two_runs_of_half_the_steps_are_not_one():
+    """As the docstring says: each call starts the optimiser and the schedule anew."""
+    once, twice = MLP(4, 8, 2, seed=0), MLP(4, 8, 2, seed=0)
+    fit(once, blobs(), **RUN)
+    for _ in range(2):
+        fit(twice, blobs(), **{**RUN, "steps": 6})
+    assert (weights(once) - weights(twice)).abs().max() > 1e-2
+
+
+# ------------------------------------------------------------------------------------ modes, defaults, seeds
+
+
+def test_a_student_that_arrives_in_eval_mode_is_trained_in_train_mode():
+    """As `fit` leaves it: batch norm counts its batches, and only in train mode."""
+    student = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)).eval()
+    for runs in (1, 2):
+        fit(student, blobs(), **RUN)
+        assert student[1].num_batches_tracked == 12 * runs
+    fit_many([student], blobs(), seeds=[0], **RUN)
+    assert student[1].num_batches_tracked == 36
+
+
+def test_the_global_seed_does_not_matter_to_dropout():
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(run(5)[1])
+    assert torch.equal(*found)
+
+
+def test_defaults():
+    expected = {"batch_size": 100, "weight_decay": 0.01, "seed": 0, "val_every": 100, "progress": False}
+    expected |= {"teacher": None, "transform": None, "val": None, "precision": None}
+    given = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
+    assert {name: given[name] for name in expected} == expected
+    assert (given["loss"], given["score"]) == (hard_loss, accuracy)
+    many = {name: p.default for name, p in inspect.signature(fit_many).parameters.items()}
+    shared = set(many) & set(given) - {"steps", "lr"}
+    assert len(shared) == 7 and all(many[name] == given[name] for name in shared)
+    assert inspect.signature(predict).parameters["batch_size"].default == 1000
+
+
+def test_a_batch_of_one():
+    seen = []
+
+    def loss(z, v, y):
+        seen.append((z.shape, v.shape, y.shape))
+        return soft(z, v, y)
+
+    history = fit(MLP(4, 2), blobs(), loss, torch.zeros(40, 2), steps=50, lr=1e-2, batch_size=1)
+    assert set(seen) == {((1, 2), (1, 2), (1,))} and len(history.loss) == 50
+
+
+def test_jitter_can_be_pickled():
+    moved = pickle.loads(pickle.dumps(jitter(2)))
+    x = torch.randn(3, 1, 6, 6)
+    assert torch.equal(*(t(x, torch.Generator().manual_seed(0)) for t in (jitter(2), moved)))
 
 
 def test_progress_shows_every_step(capsys):

@@ -70,6 +70,7 @@ def setup(app) -> dict:
     app.setup_extension("ebook")
     app.setup_extension("errata")
     app.setup_extension("report")
+    app.setup_extension("cards")
     app.setup_extension("finding")
     app.add_js_file("maths.js", priority=400, defer="defer")  # deferred scripts run in order: before MathJax
     app.connect("config-inited", configure)
