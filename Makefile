@@ -100,7 +100,7 @@ serve: book  ## read the built pages at http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
 lab: $(PAGES)  ## open plain copies of the chapters in Jupyter, in work/, where your changes are kept
-	@$(BIN)/python scripts/lab.py $(dir $(PAGES)) $(WORK)
+	@$(BIN)/python scripts/lab.py $(dir $(PAGES)) "$(WORK)"
 
 colab: $(READY)  ## plain copies tied to this repository and commit, for Colab and GitHub (needs BOOK_REPOSITORY)
 	@test -n "$(BOOK_REPOSITORY)$(GITHUB_REPOSITORY)" || { echo "No repository address: set BOOK_REPOSITORY, or run this in the CI that publishes."; exit 1; }

@@ -1,8 +1,8 @@
 """Plain copies in a working folder, and Jupyter opened on them: python scripts/lab.py PAGES WORK  (`make lab`)
 
 PAGES are the built pages, which hold the copies (see theme/plain.py). A reader's work is never overwritten: a copy
-in WORK is replaced by a new edition only while its bytes are those that this script wrote. What the reader has changed stays, and
-the script names it: renamed or moved away, it makes room for the new edition.
+in WORK is replaced by a new edition only while its bytes are those that this script wrote. What the reader has changed
+stays, and the script names it: renamed or moved away, it makes room for the new edition.
 """
 
 import hashlib

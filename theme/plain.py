@@ -30,6 +30,8 @@ SOURCES = "_sources"
 FOLDED = {"setup", "solution", "hide-input", "hide-cell", "remove-input", "remove-cell"}
 # The lines of a source's set-up cell that prepare() takes the place of.
 LOCAL = re.compile(r'\Afrom importlib\.util.*?"\.\.\[book\]"\]\)\n', re.S)
+# What a notebook reads that lies beside it in the clone: the stored runs, or a page of the book.
+READ = re.compile(r"""["']((?:\.\./chapters/)?results|\w+\.ipynb)["'/]""")
 TITLE = "# @title Set-up: run this first\n"
 FIGURE = "application/vnd.companion.figure+json"
 
@@ -200,8 +202,9 @@ def whole(value):
 
 def set_up(docname: str, code: str) -> str:
     """The beginning of a copy's set-up cell: prepare() and its call, tied to this repository and commit."""
-    folder, files = posixpath.dirname(docname), bool(re.search(r"[\"']results/", code))
-    call = f"prepare({folder!r}, {files}, {repository_url()!r}, {commit()!r})\n"
+    read = READ.search(code)
+    given = posixpath.dirname(docname), read[1] if read else "", repository_url(), commit()
+    call = f"prepare({', '.join(map(repr, given))})\n"
     return f"{TITLE}{inspect.getsource(prepare)}\n\n{call}del prepare\n"
 
 

@@ -6,10 +6,10 @@ a chapter could use.
 
 
 def prepare(folder, files, url, commit):
-    """Install companion where it is missing; go to the book's stored runs (`files`) where they are not here.
+    """Install companion where it is missing, and go where `files`, which this notebook reads, can be read.
 
-    Inside the book's clone and in its environment there is nothing to do. Elsewhere the clone is taken from `url` as it
-    was at `commit`, into the folder "book", once.
+    In the book's own environment there is nothing to do. Elsewhere the book's clone is looked for around this notebook,
+    or fetched from `url` into the folder "book", as it was at `commit`.
     """
     from importlib.util import find_spec
     from os import chdir
@@ -18,36 +18,29 @@ def prepare(folder, files, url, commit):
     from subprocess import check_call, run
     from sys import executable, platform
 
-    here, installed = Path.cwd(), find_spec("companion") is not None
-    if installed and not (files and not Path("results").is_dir()):
+    installed = find_spec("companion") is not None
+    if installed and (not files or Path(files).exists()):
         return
-    places = [here / "book", here, *here.parents]
-    clone = next(
-        (p for p in places if (p / "companion/__init__.py").is_file() and (p / folder).is_dir()), None
-    )
-    if clone is None:
-        if not (url and which("git")):
-            needed = (
-                "git" if url else "the book's clone around this notebook (a copy made by its CI can fetch it)"
-            )
-            raise FileNotFoundError(
-                f"The book's package companion or its stored runs are missing: it takes {needed}."
-            )
-        print(f"Fetching the book from {url} into {here / 'book'} …", flush=True)
-        for step in (
-            ["init", "-q"],
-            ["fetch", "-q", "--depth", "1", url, commit],
-            ["checkout", "-q", "FETCH_HEAD"],
-        ):
-            Path("book").mkdir(exist_ok=True)
-            check_call(["git", *step], cwd="book")
-        clone = here / "book"
+    places = [Path("book").resolve(), *Path("x").resolve().parents]
+    books = [p for p in places if (p / "companion/__init__.py").exists() and (p / folder).exists()]
+    if not books and not url:
+        needed = f"reads {files} of the book's clone" if installed else "needs the book's package, companion"
+        raise FileNotFoundError(
+            f"This notebook {needed}. Put it into the clone, or run there: pip install .[book]"
+        )
+    if not books:
+        books = places[:1]
+        print(f"Fetching the book from {url} into {books[0]} …", flush=True)
+        books[0].mkdir(exist_ok=True)
+        fetch = ["fetch", "-q", "--depth", "1", url, commit]
+        for step in (["init", "-q"], fetch, ["checkout", "-q", "FETCH_HEAD"]):
+            check_call(["git", *step], cwd=books[0])
     if not installed:
         print("Installing companion, PyTorch and what the chapters need: a few minutes, once …", flush=True)
         pip = [executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         if platform == "linux" and not find_spec("torch") and not which("nvidia-smi"):
-            # No GPU: PyTorch's build for CPUs, or pip takes gigabytes of CUDA. Should this fail, the next line does it.
+            # No GPU: PyTorch's build for the CPU, as pip would take gigabytes of CUDA. If this fails, it does below.
             run([*pip, "torch", "--index-url", "https://download.pytorch.org/whl/cpu"])
-        check_call([*pip, f"{clone}[book]"])
-    if files and not Path("results").is_dir():
-        chdir(clone / folder)
+        check_call([*pip, f"{books[0]}[book]"])
+    if files and not Path(files).exists():
+        chdir(books[0] / folder)
