@@ -11,6 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
+from nbconvert import HTMLExporter
 
 from tests.pages.conftest import PAGES, PATHS, ROOT
 
@@ -184,3 +185,59 @@ def above(page, anchor):
         else place.find_parent("section").find(re.compile("h[1-6]"))
     )
     return title.get_text().strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in COPIES if not (PAGES / "_sources" / name).with_suffix(".md").exists()]
+)
+def test_code_and_outputs_are_the_source_s(name):
+    """But for the set-up's beginning; folded where the page folds; a GPU is asked for where something trains."""
+    copy = nbformat.read(PAGES / "_sources" / name, as_version=4)
+    source = nbformat.read(ROOT / name, as_version=4)
+    before, after = ([c for c in n.cells if c.cell_type == "code"] for n in (source, copy))
+    setup = [c for c in after if "setup" in c.metadata.get("tags", ())]
+    assert len(setup) == 1 and setup[0].source.startswith("# @title") and len(before) > 1
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a.source != b.source]
+    assert [b for _, b in changed] == setup
+    imports = changed[0][0].source.partition('"..[book]"])')[2]
+    assert "import companion" in imports and setup[0].source.endswith(imports.lstrip("\n"))
+    assert [(c.execution_count, c.outputs) for c in after] == [(c.execution_count, c.outputs) for c in before]
+    folds = {"setup", "solution", "hide-input"}
+    assert [
+        c.metadata.get("cellView") == "form" for c in after if folds & set(c.metadata.get("tags", ()))
+    ] != []
+    for cell in after:
+        expected = bool(folds & set(cell.metadata.get("tags", ())))
+        assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == expected
+    trains = any(re.search(r"\bfit(_many)?\(", c.source) for c in before)
+    assert copy.metadata.get("accelerator") == ("GPU" if trains else None)
+
+
+OTHERWISE = """<!doctype html><meta charset=utf-8><body>{}<script>MathJax = {{
+  tex: {{inlineMath: [['$', '$']], displayMath: [['$$', '$$']], processEscapes: true}},
+  options: {{skipHtmlTags: ['script', 'style', 'pre', 'code']}}}}</script><script src="{}"></script>"""
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_second_reader_of_markdown_shows_the_same(page, tmp_path, name):
+    """nbconvert, as nbviewer uses it, reads Markdown otherwise than Jupyter; Colab and GitHub are like one of the two."""
+    body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output=True).from_filename(
+        str(PAGES / "_sources" / name)
+    )
+    sheet = tmp_path / "copy.html"
+    sheet.write_text(OTHERWISE.format(body, (PAGES / "_static/tex-svg.js").as_uri()), encoding="utf-8")
+    page.goto(sheet.as_uri())
+    page.evaluate("MathJax.startup.promise")
+    formulas = [f.get_text().strip() for f in of_page(name).select(".math")]
+    assert page.locator("mjx-container").count() == len(formulas) > 0
+    assert page.locator("[data-mjx-error], mjx-merror").all_inner_texts() == []
+    numbers = page.locator("mjx-container mlabeledtr > mtd:first-child").all_text_contents()
+    assert numbers == [f[0] for formula in formulas if (f := re.match(r"\(\d+\)", formula))]
+    page.evaluate("document.querySelectorAll('mjx-container').forEach(e => e.remove())")
+    article = of_page(name)
+    for formula in article.select(".math"):
+        formula.extract()
+    shown = page.evaluate("document.body.textContent").split("MathJax = {")[0]
+    assert "$" not in shown and RAW.findall(shown) == []
+    found, asked = ("".join(re.findall(r"[^\W_]+", text)) for text in (shown, article.get_text(" ")))
+    assert len(asked) > 1000 and found == asked
