@@ -7,6 +7,7 @@ PEERS  ?= .venv-peers
 EXTRAS ?= peers
 COLAB  ?= _build/colab
 WORK   ?= work
+PORT   ?= 8000
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
@@ -21,17 +22,33 @@ ifneq ($(MAKECMDGOALS),lab)
 export BOOK_DEVICE ?= cpu
 endif
 
+ifeq ($(wildcard requirements.txt),)
+$(error Run make in the book's folder, or name it: make -C FOLDER book)
+endif
+
 .PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers bench run lint pdf epub downloads serve lab colab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
+
+# A virtual environment with pip in $(1), also where an earlier run was cut off or Debian's python3-venv was missing.
+# What another program made without pip is completed; emptied is only what has no Python that runs.
+define environment
+@$(1)/bin/python -m pip --version > /dev/null 2>&1 || $(1)/bin/python -m ensurepip > /dev/null 2>&1 || \
+		$(PYTHON) -m venv $(if $(wildcard $(1)/pyvenv.cfg),--clear) $(1) || \
+		{ echo "Install Python's venv module (Debian: python3-venv), then run make again."; exit 1; }
+endef
+
+.PHONY: environment
+environment:
+	$(call environment,$(VENV))
 
 $(READY): requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Install Python 3.10 to 3.13 first (with venv)."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "The book needs Python 3.10 to 3.13; $$($(PYTHON) --version) found. Try: make PYTHON=python3.12 …"; exit 1; }
 	@echo "Installing the book's environment into $(VENV) (a few minutes, once) …"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Install Python's venv module (Debian: python3-venv)."; exit 1; }
+	$(call environment,$(VENV))
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) $(shell grep ^torch== requirements.txt))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
 	@touch $@
@@ -62,12 +79,12 @@ test-seeds: $(READY)  ## every notebook's claims under five other seeds (about 2
 	for seed in 1 2 3 4 5; do BOOK_SEED=$$seed $(MAKE) --no-print-directory test-notebooks || exit 1; done
 
 test-device: $(READY)  ## every notebook with its training on a second device, which refuses what a GPU refuses (about 20 minutes)
-	BOOK_DEVICE=second PYTHONPATH=$(CURDIR)/tests/on_second_device $(MAKE) --no-print-directory test-notebooks
+	BOOK_DEVICE=second PYTHONPATH="$(CURDIR)/tests/on_second_device" $(MAKE) --no-print-directory test-notebooks
 
 test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of its own
-	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(call environment,$(PEERS))
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
-	$(PEERS)/bin/python -m pytest tests/peers
+	BOOK_PEERS=$(EXTRAS) $(PEERS)/bin/python -m pytest tests/peers -rs
 
 bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 5 minutes)
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py
@@ -77,8 +94,9 @@ run: $(READY)  ## run the notebooks and store their outputs: make run, or make r
 	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; \
 		$(BIN)/python scripts/run_notebook.py $$notebook || exit 1; done
 
-lint: $(READY)  ## ruff over package, tests, scripts and notebooks
+lint: $(READY)  ## ruff over package, tests, scripts and notebooks; the form of the bibliography
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python scripts/lint_bib.py
 
 pdf: $(READY)  ## the book as one PDF (needs Chromium or Chrome)
 	@test -n "$(CHROMIUM)" || { echo "make pdf prints with Chromium. Install it (Debian: apt-get install chromium) or pass CHROMIUM=…"; exit 1; }
@@ -96,8 +114,10 @@ downloads: book pdf epub  ## PDF and EPUB put beside the pages, and linked from 
 	cp _build/book.pdf _build/book.epub _build/html
 	$(BIN)/jupyter-book build . $(STRICT)
 
-serve: book  ## read the built pages at http://localhost:8000
-	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+serve: book  ## read the built pages at http://localhost:8000, or at another port: make serve PORT=8001
+	@$(BIN)/python -c "import socket as s; o = s.socket(); o.setsockopt(s.SOL_SOCKET, s.SO_REUSEADDR, 1); o.bind(('127.0.0.1', $(PORT)))" \
+		2> /dev/null || { echo "Port $(PORT) is not free. Name another: make serve PORT=8001"; exit 1; }
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 lab: $(PAGES)  ## open plain copies of the chapters in Jupyter, in work/, where your changes are kept
 	@$(BIN)/python scripts/lab.py $(dir $(PAGES)) "$(WORK)"

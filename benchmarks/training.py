@@ -19,11 +19,12 @@ from machine import in_turn, machine, multiply_rate, publish
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from companion._step import batches
 from companion.data import digits, fashion, fashion_teacher
 from companion.losses import distillation_loss
 from companion.metrics import accuracy
 from companion.models import MLP, ConvNet
-from companion.training import _batches, fit, fit_many, teacher_logits
+from companion.training import fit, fit_many, predict, teacher_logits
 
 T, ALPHA, LR = 4.0, 0.5, 2e-3
 LOSS = partial(distillation_loss, T=T, alpha=ALPHA)
@@ -31,7 +32,7 @@ LOSS = partial(distillation_loss, T=T, alpha=ALPHA)
 
 def usual(student, split, teacher, steps):
     """The loop of the tutorials."""
-    order = list(_batches(len(split), 100, steps, torch.Generator().manual_seed(0)))
+    order = list(batches(len(split), 100, steps, torch.Generator().manual_seed(0)))
     loader = DataLoader(TensorDataset(split.x, split.y), batch_sampler=[index.tolist() for index in order])
     optimiser = torch.optim.AdamW(student.parameters(), lr=LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -84,7 +85,7 @@ def beside_the_usual(rounds: int, rate: float, steps: int = 200) -> str:
 
         times = in_turn({loop.__name__: partial(run, loop) for loop in (usual, ours)}, rounds)
         a, b = (1e3 * times[loop.__name__] / steps for loop in (usual, ours))
-        right = [accuracy(teacher_logits(made[loop], test.x), test.y) for loop in (usual, ours)]
+        right = [accuracy(predict(made[loop], test.x), test.y) for loop in (usual, ours)]
         # In double precision rounding does not grow to where one could not tell it from a difference.
         exact = [make().double() for _ in range(2)]
         wide = type(split)(split.x.double(), split.y)

@@ -1,10 +1,37 @@
 """The small package under the book: losses, models, training, metrics and checks for distillation."""
 
+import importlib
 import os
 
 import torch
 
 __version__ = "0.1.0"
+_MODULES = (
+    "checks",
+    "data",
+    "features",
+    "interactive",
+    "losses",
+    "metrics",
+    "models",
+    "plotting",
+    "tokens",
+    "training",
+)
+
+
+def __getattr__(name: str):
+    """`companion.losses` and the other modules, imported when they are first asked for."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(
+        f"module 'companion' has no attribute {name!r}. Its modules are {', '.join(_MODULES)}; a loss is imported "
+        "from its module: from companion.losses import distillation_loss."
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
 
 
 def book_seed() -> int:
@@ -14,7 +41,7 @@ def book_seed() -> int:
         ValueError: it is not a whole number of 0 or more.
     """
     text = os.environ.get("BOOK_SEED", "0")
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ValueError(f"BOOK_SEED is a whole number of 0 or more; got {text!r}.")
     return int(text)
 
@@ -29,9 +56,22 @@ def device() -> torch.device:
 
     The environment variable BOOK_DEVICE, if it is set, names the device instead: BOOK_DEVICE=cpu. Apple's GPU is
     taken only so (mps): it has no double precision.
+
+    Raises:
+        ValueError: BOOK_DEVICE names no device, or one that this machine does not have.
     """
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(os.environ.get("BOOK_DEVICE") or default)
+    name = os.environ.get("BOOK_DEVICE")
+    if not name:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0].removesuffix(".")
+        raise ValueError(
+            f"BOOK_DEVICE={name!r} cannot be used here: {reason}. Leave it unset, or name a device that this "
+            "machine has, such as cpu, cuda, cuda:1 or mps."
+        ) from error
+    return torch.device(name)
 
 
 def setup() -> None:

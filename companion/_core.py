@@ -1,13 +1,33 @@
-"""What the losses share: the mean over rows with its gradient, the comparison of p with q, small pieces."""
+"""The mean over rows with its gradient: what turns one row's formula into a loss."""
 
 import math
 from collections.abc import Callable
+from itertools import repeat
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
-# Numbers a chunk of rows may have: the few arrays of that size that a formula needs stay in a core's cache.
-CHUNK = 1 << 15
+from ._input import (  # noqa: F401
+    NotFinite,
+    check_logits,
+    check_mask,
+    check_within,
+    class_labels,
+    not_finite,
+    number,
+    positive,
+    temperature,
+)
+
+# Numbers a chunk of rows may have. On the CPU the few arrays of that size that a formula needs stay in a core's
+# cache; elsewhere a chunk bounds the memory, and has to be large enough to be worth its launches.
+CHUNK, CHUNK_OFF_CPU = 1 << 15, 1 << 22
+ONCE = (
+    "this loss can be differentiated once: its gradient is made without a graph. For a second derivative write "
+    "it with PyTorch's own functions, e.g. T**2 * F.kl_div((z / T).log_softmax(-1), (v / T).softmax(-1), "
+    "reduction='batchmean')."
+)
 
 
 def mean_over_rows(
@@ -15,135 +35,181 @@ def mean_over_rows(
     logits_s: Tensor,
     logits_t: Tensor,
     mask: Tensor | None = None,
-    more: tuple = (),
-    chunk: int = CHUNK,
+    denominator: float | None = None,
+    more: tuple[Tensor, ...] = (),
+    check: Callable[..., None] | None = None,
+    classes: int = 2,
+    whole: bool = False,
 ) -> Tensor:
     """Mean of a formula over the rows that count, differentiable once in the student's logits.
+
+    Off the CPU it waits for the device once, for the value: a loss that is not finite shall not pass in silence.
+    Under `torch.compile` and in export nothing is read back: what is not finite is returned as it is.
 
     Args:
         formula: called as formula(z, v, *more) on rows (n, C) in float32 or wider, without gradients; returns
             each row's value (n,) or (n, 1), and their derivative in z (n, C). It may not change z and v.
-        logits_s, logits_t: (..., C), equal shapes. mask: (...) boolean, or None.
-        more: further tensors, one value a row, e.g. labels.
-        chunk: numbers at a time; rows stay whole.
+        logits_s, logits_t: (N, C) or (B, L, C), equal shapes. mask: boolean, their shape without C, or None.
+        denominator: what the sum over the rows is divided by; None: the number of rows that count.
+        more: further tensors, one entry per row, e.g. labels (N,); those of masked rows are set to 0.
+        check: called as check(*more) before the formula; raises where they do not fit.
+        classes: how many classes there must be at least.
+        whole: the formula needs all rows at once.
 
     Returns:
         Scalar, float32 for half precision; 0 where no row counts.
 
     Raises:
-        ValueError: shapes differ, the mask does not fit, or the mean is not finite.
+        TypeError, ValueError: as `check_logits` and `check_mask`; the denominator is not positive.
+        NotFinite: the mean is not finite.
     """
-    if logits_s.shape != logits_t.shape or logits_s.dim() < 2:
-        raise ValueError(
-            "student and teacher logits must have the same shape (..., C); got "
-            f"{tuple(logits_s.shape)} and {tuple(logits_t.shape)}."
-        )
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != logits_s.shape[:-1]):
-        raise ValueError(
-            f"the mask must be boolean of shape {tuple(logits_s.shape[:-1])}; got {mask.dtype} "
-            f"{tuple(mask.shape)}."
-        )
-    return _MeanOverRows.apply(logits_s, logits_t.detach(), mask, formula, more, chunk)
+    check_logits(logits_s, logits_t, classes)
+    check_mask(mask, logits_s)
+    if denominator is not None:
+        denominator = positive("denominator", denominator)
+    inputs = (logits_s, logits_t.detach(), mask, formula, check, whole, denominator, *more)
+    return _UnderTransforms.apply(*inputs)[0] if _transformed(logits_s) else _MeanOverRows.apply(*inputs)
+
+
+def _transformed(z: Tensor) -> bool:
+    """Inside `torch.func`, or in forward mode."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or unpack_dual(z).tangent is not None
+
+
+def mean_over_labelled(formula, logits_s, logits_t, y, mask=None, denominator=None) -> Tensor:
+    """`mean_over_rows` of formula(z, v, y), y being one class per row: (N,) or (B, L)."""
+    y = class_labels(logits_s, y)
+
+    def check(y):
+        check_within("labels", y, logits_s.shape[-1], " Leave out rows without one: mask=(y != -100).")
+
+    return mean_over_rows(formula, logits_s, logits_t, mask, denominator, (y,), check)
 
 
 class _MeanOverRows(torch.autograd.Function):
-    """Makes the gradient in the forward pass, chunk by chunk; the backward pass only scales it."""
+    """Makes the gradient in the forward pass; the backward pass only scales it."""
 
     @staticmethod
-    def forward(ctx, logits_s, logits_t, mask, formula, more, chunk):
-        rows = [x.flatten(0, -2) for x in (logits_s, logits_t)] + [*more]
-        if mask is not None:  # what is masked may be NaN: leave it out, do not multiply it by 0
-            rows = [x[mask.flatten()] for x in rows]
-        n, classes = rows[0].shape
-        step = max(1, chunk // max(classes, 1)) if logits_s.is_cpu else max(n, 1)
-        total, gradient = (
-            0.0,
-            torch.empty(n, classes, dtype=wide_type(logits_s.dtype), device=logits_s.device),
-        )
-        rows.append(gradient)
-        for z, v, *others, out in (
-            [rows] if 0 < n <= step else zip(*(x.split(step) for x in rows if n), strict=True)
-        ):
-            value, slope = formula(wide(z), wide(v), *others)
-            total += value.sum().item() / n
-            torch.mul(slope, 1 / n, out=out)
-        if not math.isfinite(total):
-            raise ValueError(_not_finite(total, rows[0], rows[1]))
-        if mask is not None:
-            gradient = gradient.new_zeros(logits_s.shape).masked_scatter_(mask[..., None], gradient)
-        ctx.save_for_backward(gradient if logits_s.dim() == 2 else gradient.view(logits_s.shape))
-        ctx.dtype = logits_s.dtype
-        return gradient.new_tensor(total)
+    def forward(ctx, logits_s, *others):
+        value, gradient = _mean_and_gradient(logits_s, *others)
+        ctx.save_for_backward(gradient)
+        ctx.dtype, ctx.others = logits_s.dtype, len(others)
+        return value
 
     @staticmethod
     def backward(ctx, grad_loss):
         if torch.is_grad_enabled():
-            raise RuntimeError("this loss can be differentiated once: its gradient was made without a graph.")
-        return (ctx.saved_tensors[0] * grad_loss).to(ctx.dtype), None, None, None, None, None
+            raise RuntimeError(ONCE)
+        return (ctx.saved_tensors[0] * grad_loss).to(ctx.dtype), *repeat(None, ctx.others)
 
 
-def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """p = softmax(v/T) against q = softmax(z/T), exact where they nearly agree and where they are far apart.
+class _UnderTransforms(torch.autograd.Function):
+    """The same for `torch.func` and forward mode, which want more of it; it takes longer to start.
 
-    With u = (z − v)/T, less its mean under p, q is p·e^u / Σ p·e^u. Hence, with s = Σ p·(e^u − 1 − u) ≥ 0,
-    KL(p‖q) = log(1 + s), log(q/p) = u − KL and q − p = p·(e^u − 1 − s)/(1 + s): nothing of size 1 cancels.
+    The gradient is an output here, and a batch under vmap is taken one after the other."""
 
-    Returns:
-        p (n, C), log(q/p) (n, C), q − p (n, C) and KL(p‖q) (n, 1).
-    """
-    p = (v - v.amax(-1, keepdim=True)).div_(T).exp_()
-    p.div_(p.sum(-1, keepdim=True))
-    u = (z - v).div_(T)
-    u.sub_((p * u).sum(-1, keepdim=True))
-    r = u.expm1()
-    s = (r - u).mul_(p).sum(-1, keepdim=True)
-    if not math.isfinite(s.sum().item()):
-        return _compare_far(z, v, T)
-    kl = s.log1p()
-    return p, u.sub_(kl), r.sub_(s).mul_(p).div_(s.add_(1)), kl
+    @staticmethod
+    def forward(*inputs):
+        return _mean_and_gradient(*inputs)
 
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(inputs[0], output[1])
+        ctx.save_for_forward(inputs[0], output[1])
+        ctx.others = len(inputs) - 1
 
-def _compare_far(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`compare` where e^u overflows or a class is at −inf: from log p and log q."""
-    log_p, log_q = (v / T).log_softmax(-1), (z / T).log_softmax(-1)
-    p, q = log_p.exp(), log_q.exp()
-    ratio = torch.where(log_p == log_q, 0, log_q - log_p)  # also −inf on both sides
-    gap = torch.where(ratio.abs() < 0.5, p * ratio.expm1(), q - p)
-    kl = (gap - torch.where(p > 0, p * ratio, 0)).sum(-1, keepdim=True)
-    return p, ratio, gap, kl
+    @staticmethod
+    def backward(ctx, grad_loss, _):
+        z, gradient = ctx.saved_tensors
+        return (_Once.apply(z, gradient) * grad_loss).to(z.dtype), *repeat(None, ctx.others)
 
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        return (_Once.apply(*ctx.saved_tensors) * tangent).sum(), None
 
-def cross_entropy(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """−log softmax(z)_y of each row, y (n, 1), and its derivative softmax(z) − onehot(y)."""
-    z = z - z.amax(-1, keepdim=True)
-    target = z.gather(-1, y)
-    total = z.exp_().sum(-1, keepdim=True)
-    z.div_(total).scatter_add_(-1, y, torch.full_like(target, -1.0))
-    return total.log_().sub_(target), z
+    @staticmethod
+    def vmap(info, in_dims, *inputs):
+        each = [
+            _UnderTransforms.apply(
+                *(x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=True))
+            )
+            for i in range(info.batch_size)
+        ]
+        return tuple(map(torch.stack, zip(*each, strict=True))), (0, 0)
 
 
-def standardized(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(x − mean)/(std + 1e-7) and std of each row, the divisor of the variance being C − 1."""
-    x = x - x.mean(-1, keepdim=True)
-    std = x.square().sum(-1, keepdim=True).div_(max(x.shape[-1] - 1, 1)).sqrt_()
-    return x.div_(std + 1e-7), std
+class _Once(torch.autograd.Function):
+    """The gradient as it is; its own derivative in the logits is refused, not taken for 0."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z, gradient):
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, _):
+        raise RuntimeError(ONCE)
+
+    @staticmethod
+    def jvp(ctx, *_):
+        raise RuntimeError(ONCE)
 
 
-def decorrelation(x: Tensor, y: Tensor, dim: int, weight: float) -> tuple[Tensor, Tensor]:
-    """weight · Σ (1 − ρ) of x and y along dim, as ½‖a − b‖² of unit vectors; and its derivative in x."""
-    (a, size), (b, _) = (_unit(t, dim) for t in (x, y))
-    half = (a - b).square_().sum(dim, keepdim=True).div_(2)
-    slope = (a - b).sub_(a * half).mul_(weight).div_(size)  # (a − b) − a·(1 − ρ) is ρ·a − b
-    return half.sum() * weight, slope.masked_fill_(size == float("inf"), 0)
+def _mean_and_gradient(z, v, mask, formula, check, whole, denominator, *more) -> tuple[Tensor, Tensor]:
+    """The mean, and its derivative in z in z's shape, chunk by chunk."""
+    shape, wider, count = z.shape, wide_type(z.dtype), denominator
+    if len(shape) > 2:
+        z, v = z.flatten(0, -2), v.flatten(0, -2)
+    if mask is not None:
+        mask = mask.flatten()
+        more = [x.where(mask.view(-1, *repeat(1, x.dim() - 1)), 0) for x in more]
+        count = mask.sum().clamp_min(1) if count is None else count
+    count = max(len(z), 1) if count is None else count
+    if torch.compiler.is_compiling():  # the compiler makes its own chunks, and no value can be looked at
+        value, slope = _rows(formula, z, v, mask, *more)
+        return (value.sum() / count).to(wider), (slope / count).to(wider).view(shape)
+    if check is not None:
+        check(*more)
+    gradient = torch.empty(z.shape, dtype=wider, device=z.device)
+    step = max(1, (CHUNK if z.is_cpu else CHUNK_OFF_CPU) // z.shape[1])
+    columns, sums = (gradient, z, v, mask, *more), []
+    parts = [columns] if whole or len(z) <= step else zip(*(_split(x, step) for x in columns))  # noqa: B905
+    for out, *rows in parts if len(z) else ():
+        if mask is not None and z.is_cpu and not rows[2].any():
+            out.zero_()
+            continue
+        value, slope = _rows(formula, *rows)
+        sums.append(value.sum())
+        torch.div(slope, count, out=out)
+    total = sums[0] if len(sums) == 1 else torch.stack([gradient.new_zeros(()), *sums]).sum()
+    total = total.to(wider) / count
+    if not math.isfinite(total.item()):
+        raise not_finite(total.item(), *(x if mask is None else x[mask] for x in (z, v)))
+    return total, gradient.view(shape) if len(shape) > 2 else gradient
 
 
-def _unit(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """x centred along dim over its length, and the length; 0 and ∞ where x is constant to rounding."""
-    least = 4 * torch.finfo(x.dtype).eps * x.norm(dim=dim, keepdim=True)
-    x = x - x.mean(dim, keepdim=True)
-    size = x.norm(dim=dim, keepdim=True)
-    size.masked_fill_(size <= least, float("inf"))
-    return x.div_(size), size
+def _split(x: Tensor | None, step: int):
+    return repeat(None) if x is None else x.split(step)
+
+
+def _rows(formula, z, v, mask, *more) -> tuple[Tensor, Tensor]:
+    """The formula in the wider type; what is masked may be NaN: replace it, do not multiply it by 0."""
+    if z.dtype != v.dtype or z.dtype != wide_type(z.dtype):
+        dtype = torch.promote_types(wide_type(z.dtype), wide_type(v.dtype))
+        z, v = z.to(dtype), v.to(dtype)
+    if mask is None:
+        return formula(z, v, *more)
+    mask = mask[:, None]
+    value, slope = formula(z.where(mask, 0), v.where(mask, 0), *more)
+    return value.view(-1, 1).where(mask, 0), slope.where(mask, 0)
 
 
 def wide(x: Tensor) -> Tensor:
@@ -153,24 +219,3 @@ def wide(x: Tensor) -> Tensor:
 
 def wide_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-def temperature(T: float) -> float:
-    """T, if it is one."""
-    if not 0 < T < math.inf:
-        raise ValueError(f"the temperature T must be a positive number; got {T}.")
-    return T
-
-
-def _not_finite(total: float, z: Tensor, v: Tensor) -> str:
-    ranges = ", ".join(f"{what} {_range(x)}" for what, x in (("student", z), ("teacher", v)))
-    return (
-        f"the loss is {total}: logits are {ranges}. Mask positions that do not count; a class that one side "
-        "rules out (−inf) and the other does not may be infinitely far."
-    )
-
-
-def _range(x: Tensor) -> str:
-    known = x[~x.isnan()].float()
-    span = f"{known.min():.3g} … {known.max():.3g}" if len(known) else "all NaN"
-    return f"{span} ({int(x.isnan().sum())} NaN)"

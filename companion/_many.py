@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from ._device import ask, one_tensor
+from ._refuse import check_student
 from .models import MLP
 
 
@@ -18,10 +20,21 @@ def each(name: str, value, n: int) -> list:
     return list(value)
 
 
-def check_alike(students: Sequence[nn.Module]) -> None:
+def check_sizes(splits: list, batch_size: int) -> None:
+    """Refuse batches that cannot be stacked."""
+    sizes = sorted(map(len, splits))
+    if min(batch_size, sizes[0]) < min(batch_size, sizes[-1]):
+        raise ValueError(
+            f"splits of {sizes} examples give batches of different sizes: take batch_size = {sizes[0]} or less."
+        )
+
+
+def check_alike(students: Sequence[nn.Module], teachers: list) -> None:
     """Refuse students that one stack cannot hold, or that could not be what `fit` makes of them."""
     if not students or len({id(student) for student in students}) < len(students):
         raise ValueError("takes a list of students, each a module of its own; got none, or one twice.")
+    for student in students:
+        check_student(student, *teachers)
     for i, student in enumerate(students):
         if str(student) != str(students[0]) or _shapes(student) != _shapes(students[0]):
             raise ValueError(
@@ -42,13 +55,25 @@ def stack(students: Sequence[nn.Module]) -> tuple[dict, Callable[[Tensor], Tenso
         student.train()
     weights, buffers = stack_module_state(list(students))
     if type(model) is MLP:  # batched matrices: four times as fast as vmap where the layers are small
-        return weights, lambda x: _mlp(weights, x.flatten(2))
+        return weights, lambda x: ask(model, x, lambda x: _mlp(weights, x.flatten(2)))
 
     def one(weights, buffers, x):
         return functional_call(model, (weights, buffers), (x,))
 
+    def all_of_them(x):
+        try:
+            return vmap(one)(weights, buffers, x)
+        except RuntimeError as error:
+            if "vmap" not in str(error) and "Batching rule" not in str(error):
+                raise
+            first = str(error).partition("\n")[0]
+            raise ValueError(
+                "something in these students cannot be done for many at once (random draws, fake quantisation, batch "
+                f"norm without momentum): call `fit` for each. PyTorch says: {first}"
+            ) from error
+
     # In training mode batch norm moves the running averages in `buffers`, those of each student by its own batch.
-    return {**weights, **buffers}, lambda x: vmap(one)(weights, buffers, x)
+    return {**weights, **buffers}, lambda x: one_tensor(ask(model, x, all_of_them))
 
 
 @torch.no_grad()

@@ -2,14 +2,18 @@
 
 Features are (N, D), or maps (N, C, H, W). The student's side comes first, is fitted in size by a layer of the
 reader's own where a loss asks for equal shapes, and alone receives a gradient. Half precision is computed in
-float32 inside.
+float32 inside, also under `torch.autocast`; of two precisions the wider one counts.
+
+The losses can be differentiated twice, also in forward mode, and under `torch.func.grad`, `jvp`, `jacrev`. Under
+`torch.vmap` they refuse: stack the losses of a Python loop instead.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._core import temperature, wide
+from ._core import temperature, wide_type
+from ._relations import distances, length, over_mean, product, scaled, unit
 
 
 def hint_loss(feats_s: Tensor, feats_t: Tensor) -> Tensor:
@@ -52,8 +56,8 @@ def attention_transfer_loss(feats_s: Tensor, feats_t: Tensor, power: float = 2.0
     if not power > 1:
         raise ValueError(f"power is above 1; got {power}.")
     s, t = _features(feats_s, feats_t, dims=(4,), equal=(0, 2, 3))
-    s, t = (_unit(x.abs().pow(power).sum(1).flatten(1)) for x in (s, t))
-    return _mean_over_examples((s - t).norm(dim=1))
+    s, t = (unit(scaled(x.abs().pow(power).sum(1).flatten(1))) for x in (s, t))
+    return _mean_over_examples(length(s - t))
 
 
 def similarity_preserving_loss(feats_s: Tensor, feats_t: Tensor) -> Tensor:
@@ -72,7 +76,7 @@ def similarity_preserving_loss(feats_s: Tensor, feats_t: Tensor) -> Tensor:
     Source: Tung & Mori 2019, arXiv:1907.09682, eq. 2–4.
     """
     s, t = _features(feats_s, feats_t, equal=(0,))
-    s, t = (_unit(x.flatten(1) @ x.flatten(1).T) for x in (s, t))
+    s, t = (unit(scaled(product(x, x.mT))) for x in (s.flatten(1), t.flatten(1)))
     return _mean_over_examples((s - t).square().sum(1) / max(len(s), 1))
 
 
@@ -95,7 +99,7 @@ def rkd_distance_loss(feats_s: Tensor, feats_t: Tensor) -> Tensor:
     s, t = _features(feats_s, feats_t, equal=(0,))
     if len(s) < 2:  # no pairs; F.pdist of nothing ends the process
         return _finite(0 * s.sum())
-    s, t = (_over_mean(F.pdist(x.flatten(1))) for x in (s, t))
+    s, t = (over_mean(distances(x.flatten(1))) for x in (s, t))
     return _finite(2 * F.smooth_l1_loss(s, t, reduction="sum") / len(feats_s) ** 2)
 
 
@@ -129,22 +133,25 @@ def contrastive_loss(feats_s: Tensor, feats_t: Tensor, T: float = 0.1) -> Tensor
     Args:
         feats_s: the student's features, projected to the teacher's size, (N, D) or (N, C, H, W).
         feats_t: the teacher's features, the same shape. They receive no gradient.
-        T: temperature of the cosines, > 0.
+        T: temperature of the cosines, > 0. A tensor of shape () that requires a gradient receives one.
 
     Returns:
         Scalar, nats per example; between 0 and about log N + 2/T. Not 0 at equality: 0 is reached only where
         each student is far nearer to its own teacher than to every other, measured in T. 0 for N = 1.
 
     Raises:
-        ValueError: shapes differ or are neither (N, D) nor (N, C, H, W), T ≤ 0, or the result is not finite.
+        ValueError: shapes differ or are neither (N, D) nor (N, C, H, W), T is not one number > 0, or the result
+            is not finite.
 
     Source: after Tian et al. 2020 (CRD), arXiv:1910.10699, which draws negatives from a memory of the whole
     training set and decides on each alone; here they are the batch, as in van den Oord et al. 2018,
     arXiv:1807.03748, eq. 4.
     """
-    temperature(T)
+    if isinstance(T, Tensor) and T.dim():
+        raise ValueError(f"T is one number, of shape (); got a tensor {tuple(T.shape)}.")
+    temperature(T.item() if isinstance(T, Tensor) else T)
     s, t = _features(feats_s, feats_t)
-    similar = _unit(s.flatten(1)) @ _unit(t.flatten(1)).T / T
+    similar = product(unit(s.flatten(1)), unit(t.flatten(1)).mT) / T
     both = similar.logsumexp(0) + similar.logsumexp(1)
     return _mean_over_examples(both / 2 - similar.diagonal())
 
@@ -152,7 +159,7 @@ def contrastive_loss(feats_s: Tensor, feats_t: Tensor, T: float = 0.1) -> Tensor
 def _features(
     feats_s: Tensor, feats_t: Tensor, dims: tuple = (2, 4), equal: tuple | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Both sides, wide, the teacher's detached, or an error that names the shapes."""
+    """Both sides in one wide type, the teacher's detached, or an error that names the shapes."""
     shapes = feats_s.shape, feats_t.shape
     if any(len(shape) not in dims for shape in shapes):
         fit = False
@@ -167,24 +174,14 @@ def _features(
             f"takes features {form}, {alike} on both sides; got {tuple(shapes[0])} and {tuple(shapes[1])}. "
             "For tokens, flatten the positions first."
         )
-    return wide(feats_s), wide(feats_t.detach())
-
-
-def _unit(x: Tensor) -> Tensor:
-    """x over its length along the last dimension; 0, and without gradient, where x is 0."""
-    size = x.norm(dim=-1, keepdim=True)
-    return x / size.masked_fill(size == 0, float("inf"))
-
-
-def _over_mean(distances: Tensor) -> Tensor:
-    mean = distances.mean()
-    return distances / mean.masked_fill(mean == 0, float("inf"))
+    dtype = wide_type(torch.promote_types(feats_s.dtype, feats_t.dtype))
+    return feats_s.to(dtype), feats_t.detach().to(dtype)
 
 
 def _cosines(x: Tensor) -> Tensor:
     """(j, i, k) ↦ the cosine of the angle at x_j between x_i and x_k."""
-    towards = _unit(x - x[:, None])
-    return towards @ towards.transpose(1, 2)
+    towards = unit(x - x[:, None])
+    return product(towards, towards.mT)
 
 
 def _mean_over_examples(rows: Tensor) -> Tensor:
@@ -192,6 +189,15 @@ def _mean_over_examples(rows: Tensor) -> Tensor:
 
 
 def _finite(loss: Tensor) -> Tensor:
-    if not torch.isfinite(loss):
+    try:
+        finite = bool(torch.isfinite(loss))
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        raise RuntimeError(
+            "losses on features look at their value, which vmap does not allow: "
+            "take torch.stack([loss(s, t) for s in students]) instead."
+        ) from error
+    if not finite:
         raise ValueError(f"the loss is {loss.item()}: a feature is NaN, infinite or too large to square.")
     return loss

@@ -8,9 +8,13 @@ from torch import Tensor
 
 
 def accuracy(logits: Tensor, y: Tensor) -> float:
-    """Share of examples whose largest logit is the label, in %. logits (N, C), y (N,)."""
+    """Share of examples whose largest logit is the label, in %. logits (N, C), y (N,) in 0 … C−1.
+
+    Raises:
+        ValueError: shapes do not fit, no example, one column only, a label that is no class, or NaN.
+    """
     _check(logits, y)
-    return 100 * (logits.argmax(-1) == y).float().mean().item()
+    return 100 * (logits.argmax(-1) == y).sum().item() / len(y)
 
 
 def agreement(logits_s: Tensor, logits_t: Tensor) -> float:
@@ -39,11 +43,56 @@ def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> float:
     confidence, predicted = logits.double().softmax(-1).max(-1)
     gap = (predicted == y).double() - confidence
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    return (
-        100
-        * torch.zeros(bins, dtype=torch.double).index_add_(0, index.cpu(), gap.cpu()).abs().sum().item()
-        / len(y)
-    )
+    per_bin = torch.zeros(bins, dtype=torch.double, device="cpu").index_add_(0, index.cpu(), gap.cpu())
+    return 100 * per_bin.abs().sum().item() / len(y)
+
+
+def temperature_scale(logits: Tensor, y: Tensor) -> float:
+    """The T > 0 that minimises the mean of −log softmax(z/T)_y: what a network's confidence is judged with.
+
+    Fit it on validation logits and measure on others, `calibration_error(test_logits / T, y)`. It changes no
+    prediction. A gain in calibration that remains beside it is more than a gain in scale.
+
+    Args:
+        logits: (N, C), finite. y: labels (N,) in 0 … C−1.
+
+    Returns:
+        T, to 12 digits; above 1 where the network is too sure, below 1 where it is not sure enough. The loss is
+        convex in 1/T, so there is no other minimum.
+
+    Raises:
+        ValueError: as `accuracy`; or there is no such T: every label has the largest logit, or the labels'
+            logits lie no higher on average than the others'.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, §4.2, "temperature scaling".
+    """
+    _check(logits, y)
+    if not logits.isfinite().all():
+        raise ValueError("the logits must be finite: a class at −∞ stays there at every T.")
+    z = logits.detach().double()
+    z = z - z.gather(1, y[:, None])
+
+    def slope(k: float) -> float:
+        """The loss's derivative in k = 1/T, which rises with k."""
+        return ((k * z).softmax(-1) * z).sum(-1).mean().item()
+
+    if (z <= 0).all():
+        raise ValueError(
+            "every label has the largest logit: the loss falls as long as T does. Take more examples."
+        )
+    if slope(0) >= 0:
+        raise ValueError(
+            "the labels' logits are no higher than the others': no T > 0 makes these logits better."
+        )
+    low = high = 1 / z.abs().max().item()
+    while slope(high) < 0:
+        high *= 2
+    while slope(low) > 0:
+        low /= 2
+    while high - low > 1e-13 * high:
+        k = (low + high) / 2
+        low, high = (k, high) if slope(k) < 0 else (low, k)
+    return 2 / (low + high)
 
 
 def gap_recovered(student: float, baseline: float, teacher: float) -> float:
@@ -72,8 +121,14 @@ class Interval:
     def half_width(self) -> float:
         return (self.high - self.low) / 2
 
+    def __format__(self, spec: str) -> str:
+        """f"{interval:.1f}" is "+2.1 ± 0.4": the spec is that of each number; the mean's sign is always written."""
+        spec = spec or ".2f"
+        mean = format(self.mean, spec if spec[0] in "+- " else f"+{spec}")
+        return f"{mean} ± {self.half_width:{spec.lstrip('+- ')}}".replace("-", "−")
+
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} ± {self.half_width:.2f}"
+        return format(self)
 
 
 def paired_interval(a, b=None, level: float = 0.95) -> Interval:
@@ -90,8 +145,8 @@ def paired_interval(a, b=None, level: float = 0.95) -> Interval:
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a share between 0 and 1; got {level}.")
-    a = torch.as_tensor(a, dtype=torch.double).flatten()
-    b = torch.zeros_like(a) if b is None else torch.as_tensor(b, dtype=torch.double).flatten()
+    a = torch.as_tensor(a, dtype=torch.double, device="cpu").flatten()
+    b = torch.zeros_like(a) if b is None else torch.as_tensor(b, dtype=torch.double, device="cpu").flatten()
     n = len(a)
     if n < 2 or len(b) != n:
         raise ValueError(f"an interval needs two pairs at least; got {n} and {len(b)} values.")
@@ -105,11 +160,11 @@ def paired_interval(a, b=None, level: float = 0.95) -> Interval:
 
 def _t_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t by integrating its density in θ = arctan(x/√ν), which keeps the tail finite."""
-    theta = torch.linspace(0, math.pi / 2, 100_001, dtype=torch.double)
+    theta = torch.linspace(0, math.pi / 2, 100_001, dtype=torch.double, device="cpu")
     mass = torch.cumulative_trapezoid(theta.cos() ** (freedom - 1), theta)
     mass = mass / mass[-1] / 2 + 0.5
     i = int(torch.searchsorted(mass, probability))
-    left = mass[i - 1] if i else torch.tensor(0.5)
+    left = mass[i - 1] if i else mass.new_tensor(0.5)
     share = (probability - left) / (mass[i] - left)
     return math.sqrt(freedom) * math.tan(theta[i] + share * (theta[i + 1] - theta[i]))
 
@@ -118,6 +173,17 @@ def _check(logits: Tensor, y: Tensor) -> None:
     if logits.dim() != 2 or y.shape != logits.shape[:1] or len(y) == 0:
         raise ValueError(
             f"takes logits (N, C) and labels (N,), N > 0; got {tuple(logits.shape)}, {tuple(y.shape)}."
+        )
+    classes = logits.shape[1]
+    if classes < 2:
+        raise ValueError(
+            f"takes one logit per class; got {tuple(logits.shape)}. "
+            "A single sigmoid logit z is two classes: torch.cat([0 * z, z], dim=1)."
+        )
+    if y.is_floating_point() or y.dtype == torch.bool or y.min() < 0 or y.max() >= classes:
+        raise ValueError(
+            f"labels are whole numbers in 0 … {classes - 1}; got {y.dtype}, {y.min().item()} … {y.max().item()}. "
+            "Leave out what has no label: keep = y != -100; logits[keep], y[keep]."
         )
     if logits.isnan().any():
         raise ValueError(f"{int(logits.isnan().any(-1).sum())} of {len(y)} rows of logits hold NaN.")

@@ -1,27 +1,46 @@
 """The book's style and its few recurring figures.
 
 Four colours carry the same meaning on every page, for colour-blind readers too, on light and dark pages:
-teacher, student, baseline (the student trained alone) and the article's version.
+teacher, student, baseline (the student trained alone) and the article's version. Where a figure takes `colours`,
+they are given by name or one per entry, as colours or by their role: `{"KD": "student", "alone": "baseline"}`.
+
+A figure is 4.8 inches wide at most: on a telephone it then shows nearly at its own size, and its labels, of 9 points
+at least, stay legible. What needs more room is stacked, not put in a longer row.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
 from torch import Tensor
 
+from ._diagram import draw_distillation
+from ._panels import (
+    ARTICLE,
+    BASELINE,
+    INK,
+    STUDENT,
+    TEACHER,
+    WIDTH,
+    Colours,
+    colour_of,
+    draw_bars,
+    draw_image,
+    label_ends,
+    write_cells,
+)
 from .data import FASHION_CLASSES
 from .metrics import Interval
-
-TEACHER, STUDENT, BASELINE, ARTICLE = "#2f7fc1", "#d55e00", "#7f7f7f", "#b4559b"
-INK = "#767676"  # readable on white and on the dark page alike
 
 
 def use_style() -> None:
     """Set the style; in a notebook, draw figures as transparent SVG whose bytes do not change between runs."""
     mpl.rcParams.update(
         {
-            "figure.figsize": (6.4, 3.2), "figure.facecolor": "none", "savefig.facecolor": "none",
+            "figure.figsize": (WIDTH, 3.0), "figure.facecolor": "none", "savefig.facecolor": "none",
             "figure.constrained_layout.use": True,
             "axes.facecolor": "none", "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
             "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": "medium",
@@ -39,37 +58,218 @@ def use_style() -> None:
 
 
 def show_images(images: Tensor, titles: Sequence[str] = ()) -> None:
-    """A row of grey images. images (N, 1, H, W); titles: one an image, or none."""
-    _, axes = plt.subplots(1, len(images), figsize=(1.1 * len(images), 1.5), squeeze=False)
-    for i, ax in enumerate(axes[0]):
-        ax.imshow(images[i, 0].cpu().numpy(), interpolation="nearest")
+    """Grey images, four in a row. images (N, 1, H, W); titles: one per image, or none."""
+    if titles and len(titles) != len(images):
+        raise ValueError(f"one title per image: {len(images)} images, {len(titles)} titles.")
+    columns = min(4, len(images))
+    lines = math.ceil(len(images) / columns)
+    _, axes = plt.subplots(lines, columns, figsize=(WIDTH / 4 * columns, 1.4 * lines), squeeze=False)
+    for ax in axes.flat:
         ax.set_axis_off()
+    for i, ax in zip(range(len(images)), axes.flat, strict=False):
+        draw_image(ax, images[i])
         if titles:
             ax.set_title(titles[i], fontsize=9)
     plt.show()
 
 
-def show_probabilities(rows: Mapping[str, Tensor], classes: Sequence[str] = FASHION_CLASSES) -> None:
-    """Bars of class probabilities, one panel an entry. rows: title → probabilities (C,)."""
-    _, axes = plt.subplots(1, len(rows), figsize=(2.6 * len(rows), 2.8), sharey=True, squeeze=False)
-    for ax, (title, p) in zip(axes[0], rows.items(), strict=True):
-        ax.barh(range(len(p)), p.detach().cpu().numpy(), color=TEACHER)
-        ax.set(title=title, xlim=(0, 1), xticks=(0, 0.5, 1))
-    axes[0, 0].set_yticks(range(len(classes)), classes, fontsize=9)
-    axes[0, 0].invert_yaxis()
+def show_probabilities(
+    rows: Mapping[str, Tensor], classes: Sequence[str] = FASHION_CLASSES, colours: Colours = None
+) -> None:
+    """Bars of class probabilities, one panel per entry, three at most. rows: title → probabilities (C,)."""
+    drawn = colour_of(colours, list(rows), TEACHER)
+    width = min(WIDTH, 1.1 + 1.3 * len(rows))
+    _, axes = plt.subplots(1, len(rows), figsize=(width, 0.8 + 0.2 * len(classes)), squeeze=False)
+    for i, (ax, (title, p)) in enumerate(zip(axes[0], rows.items(), strict=True)):
+        draw_bars(ax, p, None if i else classes, drawn[i])
+        ax.set_title(title)
+    plt.show()
+
+
+def show_image_and_bars(
+    images: Tensor,
+    probabilities: Mapping[str, Tensor],
+    classes: Sequence[str] = FASHION_CLASSES,
+    *,
+    labels: Sequence[int] | Tensor | int | None = None,
+    colours: Colours = None,
+) -> None:
+    """Images beside the class probabilities that speak of them: one line per image, one panel per entry.
+
+    Args:
+        images: one image (1, H, W), or several (N, 1, H, W).
+        probabilities: title → (C,) for one image, (N, C) for several; three entries at most.
+        classes: C names.
+        labels: the right class of each image, an int or N of them; its name is set in bold.
+        colours: title → colour or role, or one per entry; the teacher's where none is given.
+
+    Raises:
+        ValueError: an entry has not C probabilities per image, or colours do not fit the entries.
+    """
+    images = images[None] if images.dim() == 3 else images
+    n, drawn = len(images), colour_of(colours, list(probabilities), TEACHER)
+    for title, p in probabilities.items():
+        if p.shape != (n, len(classes)) and (n, *p.shape) != (1, len(classes)):
+            raise ValueError(
+                f"{title!r} needs shape {(n, len(classes))}, a row per image; got {tuple(p.shape)}."
+            )
+    panels = len(probabilities)
+    width, height = min(WIDTH, 2.1 + 1.1 * panels), (0.6 + 0.19 * len(classes)) * n
+    _, axes = plt.subplots(
+        n, 1 + panels, figsize=(width, height), width_ratios=[0.9] + [1] * panels, squeeze=False
+    )
+    for i, line in enumerate(axes):
+        draw_image(line[0], images[i])
+        for k, (title, p) in enumerate(probabilities.items()):
+            draw_bars(line[k + 1], p.reshape(n, -1)[i], None if k else classes, drawn[k])
+            line[k + 1].set_title("" if i else title, fontsize=10)
+        if labels is not None:
+            right = int(torch.as_tensor(labels).reshape(n)[i])
+            line[1].get_yticklabels()[right].set_fontweight("bold")
+    plt.show()
+
+
+def show_matrix(
+    matrix: Tensor,
+    rows: Sequence[str] = FASHION_CLASSES,
+    columns: Sequence[str] | None = None,
+    *,
+    label: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+    digits: int | None = None,
+    limits: tuple[float, float] | None = None,
+    cmap: str = "cividis",
+) -> None:
+    """A heat map with names at its rows and columns, a colour bar, and the number in each cell.
+
+    Args:
+        matrix: (R, K).
+        rows, columns: R and K names; the columns have the rows' names where none are given.
+        label: what the colour means, with its unit. xlabel, ylabel: what columns and rows are.
+        digits: decimals of the numbers in the cells; None leaves the numbers out.
+        limits: the values at the two ends of the colours; those of the matrix where none are given.
+        cmap: a colour map of matplotlib's; "RdBu" with limits (−m, m) for signed numbers.
+
+    Raises:
+        ValueError: the names do not fit the matrix, the numbers do not fit their cells, or one is not finite.
+    """
+    columns = rows if columns is None else columns
+    values = _finite(matrix)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"the matrix is {values.shape}; there are {len(rows)} and {len(columns)} names.")
+    shown = values.round(digits or 0) + 0.0  # no −0
+    cells = [[f"{value:.{digits or 0}f}".replace("-", "−") for value in row] for row in shown]
+    longest = max((len(cell) for row in cells for cell in row), default=0)
+    if digits is not None and longest * 0.085 > (WIDTH - 1.5) / len(columns):
+        raise ValueError(f"numbers of {longest} signs overlap: take fewer digits, per cent, or digits=None.")
+    low, high = limits or (values.min(), values.max())
+    _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.28 * len(rows)))
+    drawn = ax.imshow(values, cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    steep = 90 if sum(map(len, columns)) > 36 else 0
+    ax.set_xticks(range(len(columns)), columns, fontsize=9, rotation=steep)
+    ax.set_yticks(range(len(rows)), rows, fontsize=9)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.spines[:].set_visible(False)
+    plt.colorbar(drawn, ax=ax, label=label, fraction=0.06, pad=0.02).outline.set_visible(False)
+    if digits is not None:
+        write_cells(drawn, cells)
+    plt.show()
+
+
+def show_curves(
+    curves: Mapping[str, Sequence[float] | Tensor],
+    xlabel: str = "step",
+    ylabel: str = "loss (nats)",
+    *,
+    x: Sequence[float] | None = None,
+    colours: Colours = None,
+    log: bool = False,
+) -> None:
+    """Curves, e.g. of training, each with its name at its end.
+
+    Args:
+        curves: name → n values, e.g. `History.loss`; or (seeds, n): each seed a thin line, their mean a thick one.
+        xlabel, ylabel: of the axes, with units.
+        x: the n places, e.g. `History.val_steps`; 1 … n where none are given.
+        colours: name → colour or role, or one per curve; the style's in turn where none is given.
+        log: the vertical axis is logarithmic.
+
+    Raises:
+        ValueError: a curve has not n values, or one that is not finite; colours do not fit the curves.
+    """
+    drawn, ends = colour_of(colours, list(curves), None), []
+    _, ax = plt.subplots(figsize=(WIDTH, 3.0))
+    for colour, (name, curve) in zip(drawn, curves.items(), strict=True):
+        values = np.atleast_2d(_finite(curve))
+        places = np.arange(1, values.shape[1] + 1) if x is None else np.asarray(x)
+        if values.shape[1:] != places.shape:
+            raise ValueError(f"{name!r} has {values.shape[1]} values for {len(places)} places.")
+        (line,) = ax.plot(places, values.mean(0), color=colour, lw=2)
+        if len(values) > 1:
+            ax.plot(places, values.T, color=line.get_color(), lw=0.6, alpha=0.4)
+        ends.append((name, line.get_color(), places[-1], values[:, -1].mean()))
+    ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    label_ends(ax, ends)
     plt.show()
 
 
 def show_intervals(
-    rows: Mapping[str, Interval], xlabel: str, colours: Mapping[str, str] | None = None
+    rows: Mapping[str, Interval], xlabel: str, colours: Colours = None, digits: int | None = None
 ) -> None:
-    """Means with their intervals, one line an entry, zero marked. rows: name → Interval."""
-    _, ax = plt.subplots(figsize=(6.4, 0.6 + 0.36 * len(rows)))
-    for i, (name, row) in enumerate(rows.items()):
-        colour = (colours or {}).get(name, STUDENT)
+    """Means with their intervals, one line per entry, zero marked.
+
+    Args:
+        rows: name → Interval. xlabel: of the axis, with its unit.
+        colours: name → colour or role, or one per row; the student's where none is given.
+        digits: writes each interval beside its row with so many decimals, "+2.1 ± 0.4"; None writes none.
+
+    Raises:
+        ValueError: colours do not fit the rows.
+    """
+    drawn = colour_of(colours, list(rows), STUDENT)
+    _, ax = plt.subplots(figsize=(WIDTH, 0.7 + 0.36 * len(rows)))
+    for i, (row, colour) in enumerate(zip(rows.values(), drawn, strict=True)):
         ax.plot([row.low, row.high], [i, i], color=colour, lw=3, solid_capstyle="round")
         ax.plot(row.mean, i, "o", color=colour, ms=7)
+        if digits is not None:
+            place = {"xycoords": ax.get_yaxis_transform(), "va": "center", "color": colour}
+            ax.annotate(f"{row:.{digits}f}", (1.02, i), **place)
     ax.axvline(0, color=INK, lw=1, ls=":")
     ax.set_yticks(range(len(rows)), rows)
     ax.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
     plt.show()
+
+
+def show_distillation_diagram(
+    image: Tensor | None = None,
+    logits_t: Sequence[float] | Tensor = (5, 3, 0),
+    logits_s: Sequence[float] | Tensor = (2, 3, 0.5),
+    y: int = 0,
+    T: float = 4,
+    classes: Sequence[str] = ("T-shirt", "shirt", "bag"),
+) -> None:
+    """Distillation at a glance: one input through teacher and student, their bars, the soft and the hard loss.
+
+    Args:
+        image: (1, H, W), or None for a box named x.
+        logits_t, logits_s: of teacher and student for it, (C,). y: its label.
+        T: temperature of both sides in the soft loss; the hard loss takes the student at T = 1.
+        classes: C names; they stand beside the bars up to four of them.
+
+    Raises:
+        ValueError: the logits are not (C,), or T ≤ 0.
+    """
+    logits_t, logits_s = torch.as_tensor(logits_t).float(), torch.as_tensor(logits_s).float()
+    if not logits_t.shape == logits_s.shape == (len(classes),):
+        found = f"{tuple(logits_t.shape)} and {tuple(logits_s.shape)}"
+        raise ValueError(f"takes {len(classes)} logits of the teacher and of the student; got {found}.")
+    draw_distillation(image, logits_t, logits_s, y, T, classes)
+    plt.show()
+
+
+def _finite(values) -> np.ndarray:
+    values = torch.as_tensor(values).detach().cpu().double().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError("A figure's numbers must be finite; these hold NaN or infinity.")
+    return values

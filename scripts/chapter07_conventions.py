@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import itertools
 
 from companion import losses, tokens
+from companion.audit import definitions
 from tests import fault_table
 
 FOLDER = Path(__file__).parent.parent / "chapters/results"
@@ -260,7 +261,7 @@ def measure(name: str) -> dict:
 def as_fault_loss(name: str) -> fault_table.Loss:
     """A peer beside its own definition: T² missing or C in the divisor is a convention, not a fault."""
     peer, measured = PEERS[name], measure(name)
-    rows = fault_table._jsd(0.5) if peer.direction.startswith("JSD") else fault_table._kd
+    rows = definitions.jsd(0.5) if peer.direction.startswith("JSD") else definitions.kd
 
     def own(z, v, T, y):
         scale = (1 if measured["factor"] == "T²" else T**2) * (
@@ -272,7 +273,7 @@ def as_fault_loss(name: str) -> fault_table.Loss:
     takes = frozenset({"T", "tokens"} | ({"mask"} if masks else set()))
     return fault_table.Loss(
         lambda z, v, T, mask, y: peer.soft(z, v, T, mask), own, takes,
-        ruled_out=frozenset({"both", "teacher"}), wrong=fault_table.WRONG,
+        ruled_out=frozenset({"both", "teacher"}),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from companion.data import TEACHERS, fashion, fashion_full
 from companion.metrics import accuracy
 from companion.models import ConvNet
-from companion.training import fit, teacher_logits
+from companion.training import fit, predict
 
 OUT = Path(__file__).parent.parent / "companion/data/fashion_teachers.safetensors"
 RECIPE = {"steps": 8 * 450, "lr": 5e-3, "batch_size": 100, "weight_decay": 0.01}
@@ -30,7 +30,7 @@ def main(folder: str | None = None) -> None:
         teacher = ConvNet(16, seed=seed)
         fit(teacher, train, seed=seed, progress=True, **RECIPE)
         teacher.half().float()
-        reached = [accuracy(teacher_logits(teacher, part.x), part.y) for part in (val, test)]
+        reached = [accuracy(predict(teacher, part.x), part.y) for part in (val, test)]
         print(f"teacher {seed}: validation {reached[0]:.2f} %, test {reached[1]:.2f} %", flush=True)
         for name, value in teacher.state_dict().items():
             state[f"{seed}.{name}"] = value.half() if value.is_floating_point() else value

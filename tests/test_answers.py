@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from companion.checks import __main__ as command
-from companion.checks._exercises import EXERCISES, LEVELS
-from tests.test_notebooks import CHAPTERS, ROOT, cells, tags
+from companion.checks._exercises import ALIASES, EXERCISES, KINDS, LEVELS
+from tests.test_notebooks import CHAPTERS, REWRITTEN, ROOT, cells, tags
 
 
 def solution(exercise) -> str:
@@ -55,6 +55,10 @@ def test_the_table_lists_every_exercise_in_its_order():
 
 def test_levels_and_topics():
     assert {e.level for e in EXERCISES} == set(LEVELS)
+    assert {e.kind for e in EXERCISES} <= set(KINDS)
+    assert all(e.title and not e.title.endswith(".") for e in EXERCISES)
+    assert len({e.title for e in EXERCISES}) == len({e.name for e in EXERCISES}) == len(EXERCISES)
+    assert set(ALIASES.values()) <= {e.name for e in EXERCISES}
     assert len({e.topic for e in EXERCISES}) <= 8
 
 
@@ -66,14 +70,30 @@ def test_the_page_has_each_level():
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
 def test_the_notebook_checks_with_the_same_check(exercise, capsys):
+    path = next(p for p in CHAPTERS if p.stem == exercise.chapter)
+    stubs = [c for c in cells(path, "code") if "exercise" in tags(c)]
+    called = [re.search(r"^checks\.(\w+)\(\w+(.*)\)$", c.source, re.M) for c in stubs]
+    if path.stem in REWRITTEN:  # one name everywhere
+        assert exercise.name in [call[1] for call in called]
+        assert any(f"def {exercise.name}(" in c.source for c in stubs)
+    else:
+        assert exercise.name in [FORMER_CALLS.get(call[1] + call[2], call[1]) for call in called]
+
     def stub(*args):
         raise NotImplementedError
 
     exercise.check(stub)
-    said = capsys.readouterr().out
-    path = next(p for p in CHAPTERS if p.stem == exercise.chapter)
-    outputs = [o.text for c in cells(path, "code") if "exercise" in tags(c) for o in c.outputs]
-    assert said in outputs
+    assert capsys.readouterr().out == f"○ {exercise.name}: not attempted\n"
+
+
+FORMER_CALLS = {
+    'cost, "bytes"': "storage",
+    'cost, "parameters"': "mlp_parameters",
+    'information, "entropy"': "entropy",
+    'information, "dark"': "dark_knowledge",
+    "long_tail_worst_class": "worst_class",
+    "row_mean_over_mean": "kl_div_mean",
+}
 
 
 def run(*arguments, cwd=None):
@@ -87,7 +107,7 @@ def test_the_solutions_pass(tmp_path):
     done = run(file)
     assert done.returncode == 0, done.stdout + done.stderr
     n = len(EXERCISES)
-    assert done.stdout.splitlines()[-1] == f"{n} of {n} solved, 0 wrong"
+    assert done.stdout.splitlines()[-1] == f"{n} of {n} solved, 0 wrong, 0 not attempted"
     assert done.stdout.count("✓") == n
 
 
@@ -102,15 +122,57 @@ def test_a_wrong_answer_gets_its_hint_and_exit_code_1(tmp_path, capsys):
     assert command.main([str(file)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert "✗ soften: T is ignored: divide the logits by T." in said
-    assert any(line.startswith("✗ kd_loss: it stopped with TypeError:") for line in said)
+    assert any(line.startswith("✗ kd_loss: it stops with TypeError:") for line in said)
     assert "○ entropy: not attempted" in said and "○ storage: not attempted" in said
-    assert said[-1] == f"0 of {len(EXERCISES)} solved, 2 wrong"
+    assert said[-1] == f"0 of {len(EXERCISES)} solved, 2 wrong, {len(EXERCISES) - 2} not attempted"
 
 
-def test_an_empty_file_is_not_wrong(tmp_path, capsys):
+def test_what_is_not_attempted_counts_and_is_not_solved(tmp_path, capsys):
+    n = len(EXERCISES)
     (tmp_path / "answers.py").write_text("")
-    assert command.main([str(tmp_path / "answers.py")]) == 0
-    assert capsys.readouterr().out.count("○") == len(EXERCISES)
+    assert command.main([str(tmp_path / "answers.py")]) == 1
+    said = capsys.readouterr().out
+    assert said.count("○") == n and said.endswith(f"\n0 of {n} solved, 0 wrong, {n} not attempted\n")
+
+
+def test_functions_of_other_names_get_a_word(tmp_path, capsys):
+    (tmp_path / "answers.py").write_text(
+        "from math import sqrt\n"
+        "def my_soften(z, T):\n    return (z / T).softmax(-1)\n"
+        "def my_step(*args):\n    return 1\n"
+        "def softn(z, T):\n    return z\n"
+        "def storage(n, bits):\n    return n * bits / 8\n"
+        "def my_storage(n, bits):\n    return 0\n"
+        "def quite_another():\n    pass\n"
+        "def _helper():\n    pass\n"
+    )
+    assert command.main([str(tmp_path / "answers.py")]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "✓ soften (your my_soften)" in said and "✓ storage" in said
+    assert any(line.startswith("✗ training_step (your my_step): ") for line in said)
+    assert "softn: no exercise is called so; did you mean soften?" in said
+    assert "quite_another: no exercise is called so." in said
+    assert any(line.startswith("my_storage: no exercise is called so") for line in said)
+    assert not [line for line in said if line.startswith(("sqrt", "_helper"))]
+
+
+def test_a_module_beside_the_answers_is_found(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "helper_of_answers.py").write_text("def bytes_of(n, bits):\n    return n * bits / 8\n")
+    (tmp_path / "answers.py").write_text("from helper_of_answers import bytes_of as storage\n")
+    command.main([str(tmp_path / "answers.py")])
+    assert "✓ storage\n" in capsys.readouterr().out
+
+
+def test_help_says_what_is_run_and_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--help"])
+    said = capsys.readouterr().out
+    assert (
+        stopped.value.code == 0
+        and "check only files that you trust" in said
+        and "Exit code: 0 if every" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,4 +197,5 @@ def test_a_file_that_cannot_run_says_why(tmp_path, capsys, text, reason):
 def test_list_names_them_all(capsys):
     assert command.main(["--list"]) == 0
     said = capsys.readouterr().out
-    assert all(e.name in said for e in EXERCISES)
+    assert all(e.name in said and e.title in said for e in EXERCISES)
+    assert len(said.splitlines()) == len(EXERCISES)

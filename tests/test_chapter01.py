@@ -106,7 +106,7 @@ BYTES = {
     "✓ bytes": lambda n, bits: n * bits / 8,
     "these are bits": lambda n, bits: n * bits,
     "more bits take more bytes": lambda n, bits: n / (bits / 8),
-    "four bytes a number": lambda n, bits: 4 * n,
+    "four bytes per number": lambda n, bits: 4 * n,
     "the result differs": lambda n, bits: n * bits / 8 + 1000,
     "not attempted": lambda n, bits: None,
 }
@@ -114,7 +114,7 @@ PARAMETERS = {
     "✓ parameters": lambda sizes: sum((a + 1) * b for a, b in pairwise(sizes)),
     "the biases are missing": lambda sizes: sum(a * b for a, b in pairwise(sizes)),
     "not to an input": lambda sizes: sum(a * (b + 1) for a, b in pairwise(sizes)),
-    "one bias a layer is too few": lambda sizes: sum(a * b + 1 for a, b in pairwise(sizes)),
+    "one bias per layer is too few": lambda sizes: sum(a * b + 1 for a, b in pairwise(sizes)),
     "only the first layer": lambda sizes: (sizes[0] + 1) * sizes[1],
     "the result differs": lambda sizes: sum(sizes),
     "not attempted": lambda sizes: ...,
@@ -129,13 +129,3 @@ def test_check_of_the_bytes(hint, capsys):
 @pytest.mark.parametrize("hint", PARAMETERS)
 def test_check_of_the_parameters(hint, capsys):
     assert hint in said(checks.cost, PARAMETERS[hint], "parameters", capsys)
-
-
-@pytest.mark.parametrize("what, given", [("bytes", BYTES), ("parameters", PARAMETERS)])
-def test_every_hint_is_reached(what, given, monkeypatch):
-    """Each foreseen mistake is in the table above: as many hints as the check has, beside the three others."""
-    seen = []
-    monkeypatch.setattr("companion.checks.concepts.compare", lambda *args: seen.extend(args[4]))
-    checks.cost(None, what)
-    pieces = [piece for piece in given if any(piece in hint for hint in seen)]
-    assert len(pieces) == len(seen) == len(given) - 3

@@ -1,5 +1,6 @@
 """The embedded data are what they say they are, and broken files are refused."""
 
+import errno
 import gzip
 import hashlib
 import math
@@ -97,6 +98,24 @@ def test_a_changed_file_is_refused(tmp_path, monkeypatch):
         fashion("val")
 
 
+@pytest.mark.parametrize("missing", ["SHA256SUMS", "fashion_val.xz"])
+def test_a_missing_file_is_named_with_the_remedy(tmp_path, monkeypatch, missing):
+    for name in {"SHA256SUMS", "fashion_val.xz"} - {missing}:
+        (tmp_path / name).write_bytes(files("companion.data").joinpath(name).read_bytes())
+    monkeypatch.setattr(data, "files", lambda package: tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"{missing} is missing\. Install companion again"):
+        fashion("val")
+
+
+@pytest.mark.parametrize("sums", ["", "0" * 64 + "  other.xz\n"])
+def test_a_file_without_a_recorded_checksum_is_refused(tmp_path, monkeypatch, sums):
+    (tmp_path / "fashion_val.xz").write_bytes(b"")
+    (tmp_path / "SHA256SUMS").write_text(sums)
+    monkeypatch.setattr(data, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match=r"fashion_val\.xz: SHA-256 is .*git checkout"):
+        fashion("val")
+
+
 # ---------------------------------------------------------------------------------------------- teachers
 
 
@@ -145,24 +164,122 @@ def test_a_file_that_is_not_the_official_one_is_refused(tmp_path, name, write):
         fashion_full(tmp_path)
 
 
-def test_without_a_network_the_error_says_what_to_do(monkeypatch):
+@pytest.mark.parametrize(
+    "content", [b"ab", gzip.compress(b"\0" * 10_000)[:-9], gzip.compress(bytes(range(256)))[:60], b""]
+)
+def test_a_broken_gz_is_named_and_refused(tmp_path, content):
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"train-images-idx3-ubyte\.gz.*not the official file.*Get it from http"
+    ):
+        fashion_full(tmp_path)
+
+
+def idx(values) -> bytes:
+    """An IDX file by its specification: two zeros, the type, the number of dimensions, each size, the values."""
+    values = np.asarray(values, np.uint8)
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes()
+
+
+def test_a_right_file_is_read_as_it_is_specified(tmp_path, monkeypatch):
+    """Official files of a small kind, so that it runs where the real ones are not: no part taken for the other."""
+    rng, parts = np.random.default_rng(0), {}
+    for part, n in (("train", 5), ("t10k", 3)):
+        parts[part] = rng.integers(0, 256, (n, 28, 28)), rng.integers(0, 10, n)
+        for kind, values in zip(("images-idx3", "labels-idx1"), parts[part], strict=True):
+            name, content = f"{part}-{kind}-ubyte", idx(values)
+            monkeypatch.setitem(data._OFFICIAL, name, ("", hashlib.sha256(content).hexdigest()))
+            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+    for split, (images, labels) in zip(fashion_full(tmp_path), parts.values(), strict=True):
+        assert split.x.shape == (len(labels), 1, 28, 28) and split.x.dtype == torch.float32
+        expected = (images[:, None] / 255 - 0.2860) / 0.3530
+        assert np.abs(split.x.numpy() - expected).max() < 1e-6
+        assert split.y.tolist() == labels.tolist()
+
+
+def test_the_scale_is_the_official_training_set_s():
+    """0.2860 and 0.3530 are printed in many places; the part students learn from has nearly that mean and spread."""
+    assert (MEAN, STD) == (0.2860, 0.3530)
+    pixels = fashion("train").x * 0.3530 + 0.2860
+    assert pixels.mean().item() == pytest.approx(0.2860, abs=0.002)
+    assert pixels.std().item() == pytest.approx(0.3530, abs=0.002)
+
+
+def test_teachers_and_images_leave_the_global_generator_alone():
+    before = torch.get_rng_state()
+    fashion_teacher(1)
+    digits(1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_first_teacher_and_the_first_shuffle_are_what_one_gets_unasked():
+    assert torch.equal(fashion_teacher().head.weight, fashion_teacher(0).head.weight)
+    assert torch.equal(digits()[0].x, digits(0)[0].x)
+
+
+def test_a_cache_that_cannot_be_written_to_is_named_as_the_cause(monkeypatch, tmp_path):
+    cache = tmp_path / "cache"
+    cache.write_text("a file where the folder should be")
+    asked = []
+    pooch = SimpleNamespace(retrieve=lambda *a, **k: asked.append(a), os_cache=lambda name: cache)
+    monkeypatch.setitem(sys.modules, "pooch", pooch)
+    with pytest.raises(
+        OSError, match=r"cache, where downloads are kept, cannot be written.*folder="
+    ) as error:
+        fashion_full()
+    assert "network" not in str(error.value) and not asked
+
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_as_the_cause(monkeypatch, tmp_path):
+    pooch = SimpleNamespace(retrieve=full, os_cache=lambda name: tmp_path)
+    monkeypatch.setitem(sys.modules, "pooch", pooch)
+    with pytest.raises(OSError, match=r"the disk is full: train-images") as error:
+        fashion_full()
+    assert error.value.errno == errno.ENOSPC
+    monkeypatch.setattr(data.tempfile, "TemporaryFile", full)  # full already before the download
+    with pytest.raises(OSError, match=r"No space left on device.*make room"):
+        fashion_full()
+
+
+def test_a_download_with_another_md5_is_refused_by_name(monkeypatch, tmp_path):
+    def retrieve(*args, **kwargs):
+        raise ValueError("MD5 hash of downloaded file does not match the known hash")
+
+    pooch = SimpleNamespace(retrieve=retrieve, os_cache=lambda name: tmp_path)
+    monkeypatch.setitem(sys.modules, "pooch", pooch)
+    with pytest.raises(
+        ValueError, match=r"train-images-idx3-ubyte\.gz, as downloaded, is not the official file"
+    ):
+        fashion_full()
+
+
+def test_without_a_network_the_error_says_what_to_do(monkeypatch, tmp_path):
     def retrieve(*args, **kwargs):
         raise ConnectionError("no route to host")
 
-    monkeypatch.setitem(sys.modules, "pooch", SimpleNamespace(retrieve=retrieve, os_cache=lambda name: name))
+    monkeypatch.setitem(
+        sys.modules, "pooch", SimpleNamespace(retrieve=retrieve, os_cache=lambda name: tmp_path / name)
+    )
     with pytest.raises(FileNotFoundError, match=r"ConnectionError.*folder=") as error:
         fashion_full()
     assert isinstance(error.value.__cause__, ConnectionError)
 
 
-def test_the_download_is_checked_against_the_official_md5(monkeypatch):
+def test_the_download_is_checked_against_the_official_md5(monkeypatch, tmp_path):
     asked = []
 
     def retrieve(url, known_hash, fname, path):
         asked.append((url, known_hash, fname))
         raise OSError
 
-    monkeypatch.setitem(sys.modules, "pooch", SimpleNamespace(retrieve=retrieve, os_cache=lambda name: name))
+    monkeypatch.setitem(
+        sys.modules, "pooch", SimpleNamespace(retrieve=retrieve, os_cache=lambda name: tmp_path / name)
+    )
     with pytest.raises(FileNotFoundError):
         fashion_full()
     ((url, known_hash, fname),) = asked

@@ -78,6 +78,22 @@ def test_book_device_names_the_device(monkeypatch):
     assert companion.device() == torch.device("cuda")
 
 
+@pytest.mark.parametrize(
+    "name", ["gpu0", "cuda:99", "cpu,cuda", "mps" if not torch.mps.is_available() else "mps:99"]
+)
+def test_a_device_that_is_not_there_is_named_with_the_remedy(monkeypatch, name):
+    monkeypatch.setenv("BOOK_DEVICE", name)
+    with pytest.raises(
+        ValueError, match=f"BOOK_DEVICE='{name}' cannot be used here: .*Leave it unset"
+    ) as raised:
+        companion.device()
+    assert len(str(raised.value)) < 400
+
+
+def test_the_named_second_device_is_taken(second):
+    assert companion.device() == second
+
+
 # ------------------------------------------------------------------------------------------ fit, fit_many
 
 
@@ -94,7 +110,7 @@ def test_fit_trains_there_and_gives_the_cpus_student_back(second, monkeypatch, t
     on_cpu = fit(same, train, LOSS if teacher else hard_loss, given, val=train, val_every=7, **RUN)
     torch.testing.assert_close(weights(student), weights(same), rtol=1e-4, atol=1e-5)
     assert history.loss == pytest.approx(on_cpu.loss, rel=1e-4)
-    assert (history.val_accuracy, history.best_step) == (on_cpu.val_accuracy, on_cpu.best_step)
+    assert (history.val_score, history.best_step) == (on_cpu.val_score, on_cpu.best_step)
 
 
 def test_a_transform_shifts_the_images_there_as_on_the_cpu(second, monkeypatch):
@@ -147,7 +163,7 @@ def test_the_cpus_generator_is_left_as_it_was(second):
     "build", [lambda s: MLP(784, 16, 10, seed=s), lambda s: ConvNet(2, dropout=0, seed=s)]
 )
 def test_fit_many_trains_there_too(second, monkeypatch, build):
-    train, teacher = images(), ConvNet(4, seed=7)
+    train, teacher = images(), ConvNet(4, seed=7).eval()
     together, alone = ([build(s) for s in (1, 2)] for _ in range(2))
     loss = Seen(LOSS)
     fit_many(together, train, loss, teacher, seeds=[1, 2], transform=jitter(2), **RUN)
@@ -157,6 +173,25 @@ def test_fit_many_trains_there_too(second, monkeypatch, build):
     fit_many(alone, train, LOSS, teacher, seeds=[1, 2], transform=jitter(2), **RUN)
     for a, b in zip(together, alone, strict=True):
         torch.testing.assert_close(weights(a), weights(b), rtol=1e-2, atol=1e-3)
+
+
+def test_a_default_device_for_new_tensors_changes_no_run():
+    train = images()
+    expected = [ConvNet(2, dropout=0.0, seed=1) for _ in range(2)]
+    found = copy.deepcopy(expected)
+
+    def train_both(students):
+        past = [fit(students[0], train, hard_loss, transform=jitter(2), val=train, **RUN)]
+        return past + fit_many(students[1:], train, hard_loss, seeds=[0], transform=jitter(2), **RUN)
+
+    before = train_both(expected)
+    torch.set_default_device(NAME)
+    try:
+        assert train_both(found) == before
+    finally:
+        torch.set_default_device(None)
+    assert all(torch.equal(weights(a), weights(b)) for a, b in zip(expected, found, strict=True))
+    assert places(found[0]) == {"cpu"}
 
 
 def test_teacher_logits_come_back_to_where_x_lies(second):

@@ -128,6 +128,111 @@ def test_half_precision_is_computed_in_float32(loss, shape):
     assert found.item() == pytest.approx(loss(s.double(), t.double()).item(), rel=1e-4)
 
 
+PAIR = pytest.mark.parametrize("loss, shape", LOSSES.values(), ids=LOSSES)
+
+
+@PAIR
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1, 300])
+def test_autocast_changes_neither_value_nor_gradient(loss, shape, half, scale):
+    """Teacher and student within 1 %, where a product in half precision is far off, and squares beyond fp16's range."""
+    _, t = logits(32, *[8 * d for d in shape[1:]])
+    t = scale * t.detach().float()
+    s = (t + 0.01 * scale * torch.randn(t.shape, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    expected = loss(s, t)
+    (gradient,) = torch.autograd.grad(expected, s)
+    with torch.autocast("cpu", half):
+        assert (s.flatten(1) @ t.flatten(1).T).dtype == half  # it does what it does
+        found = loss(s, t)
+        (inside,) = torch.autograd.grad(found, s, retain_graph=True)
+    (outside,) = torch.autograd.grad(found, s)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+    assert torch.equal(inside, gradient) and torch.equal(outside, gradient)
+
+
+@PAIR
+def test_of_two_precisions_the_wider_counts(loss, shape):
+    s, t = (x.detach() for x in logits(*shape))
+    for other in (torch.float32, torch.float16, torch.bfloat16):
+        narrow = s.to(other)
+        expected = loss(narrow.double(), t)
+        for pair in [(narrow, t), (t, narrow)]:
+            found = loss(*pair)
+            assert found.dtype == torch.double
+            assert found.item() == pytest.approx(loss(*(x.double() for x in pair)).item(), rel=1e-12)
+        narrow.requires_grad_()
+        loss(narrow, t).backward()
+        assert narrow.grad.dtype == other and expected.isfinite()
+
+
+@PAIR
+@pytest.mark.parametrize("power", [-40, 40])
+def test_large_and_small_features_give_the_right_value_in_float32(loss, shape, power):
+    s, t = (x.detach().float() for x in logits(*shape))
+    if loss is not hint_loss:  # which is not blind to scale
+        expected = loss(s, t).item()
+        found = loss(s * 2.0**power, t * 2.0**-power).item()
+        assert expected > 0 and found == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="too large to square"):
+        loss(s * 1e38, t)
+
+
+@PAIR
+def test_second_derivative_and_forward_mode_are_right(loss, shape):
+    s, t = logits(*shape)
+    call = lambda s: loss(s, t)  # noqa: E731
+    assert torch.autograd.gradgradcheck(call, s, check_fwd_over_rev=False)
+    assert torch.autograd.gradcheck(call, s, check_forward_ad=True)
+
+
+@PAIR
+def test_second_derivative_is_finite_where_examples_coincide_or_sides_agree(loss, shape):
+    s, t = logits(*shape)
+    twins = torch.cat([s.detach()[:3], s.detach()[:1], torch.zeros(2, *shape[1:], dtype=torch.double)])
+    for start in (t.detach(), twins):
+        student = start.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(student, t), student, create_graph=True)
+        slope.square().sum().backward()
+        assert student.grad.isfinite().all()
+
+
+@PAIR
+def test_functional_derivatives_agree_and_vmap_names_the_way_round(loss, shape):
+    s, t = (x.detach() for x in logits(*shape))
+    (expected,) = torch.autograd.grad(loss(start := s.clone().requires_grad_(), t), start)
+    for derivative in (torch.func.grad, torch.func.jacrev):
+        torch.testing.assert_close(derivative(loss)(s, t), expected)
+    direction = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+    _, change = torch.func.jvp(lambda s: loss(s, t), (s,), (direction,))
+    assert change.item() == pytest.approx((expected * direction).sum().item(), rel=1e-9)
+    with pytest.raises(RuntimeError, match=r"torch\.stack"):
+        torch.vmap(loss, (0, None))(torch.stack([s, s]), t)
+
+
+def test_a_temperature_that_learns_gets_its_gradient():
+    s, t = (x.detach() for x in logits(6, 5))
+    T = torch.tensor(0.3, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda T: contrastive_loss(s, t, T), T)
+    (slope,) = torch.autograd.grad(contrastive_loss(s, t, T), T)
+    difference = contrastive_loss(s, t, 0.3001) - contrastive_loss(s, t, 0.2999)
+    assert slope.item() == pytest.approx(difference.item() / 2e-4, rel=1e-5)
+    with pytest.raises(ValueError, match=r"\(6, 1\)"):
+        contrastive_loss(s, t, torch.ones(6, 1))
+    with pytest.raises(ValueError, match="temperature"):
+        contrastive_loss(s, t, torch.tensor(-1.0))
+
+
+def test_contrastive_and_attention_have_their_papers_defaults():
+    s, t = logits(6, 5)
+    assert contrastive_loss(s, t) == contrastive_loss(s, t, 0.1) != contrastive_loss(s, t, 0.11)
+    s, t = logits(6, 3, 2, 2)
+    assert (
+        attention_transfer_loss(s, t)
+        == attention_transfer_loss(s, t, 2)
+        != attention_transfer_loss(s, t, 2.1)
+    )
+
+
 @pytest.mark.parametrize("loss, shape", LOSSES.values(), ids=LOSSES)
 def test_examples_that_coincide_or_vanish_leave_value_and_gradient_finite(loss, shape):
     s, t = logits(*shape)

@@ -1,5 +1,6 @@
 """Many students at once are the students that `fit` makes one by one."""
 
+import copy
 import math
 from functools import partial
 
@@ -7,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from companion.data import Split
+from companion.data import Split, fashion
 from companion.losses import dist_loss, distillation_loss, kd_loss
 from companion.models import MLP, ConvNet
-from companion.training import fit, fit_many, hard_loss, jitter, teacher_logits
+from companion.training import fit, fit_many, hard_loss, jitter, predict, teacher_logits
 from tests.test_training import Noisy, blobs, soft
 
 RUN = {"steps": 30, "lr": 1e-2, "batch_size": 8}
@@ -132,7 +133,7 @@ def test_one_student_twice_is_refused():
         ({"loss": [soft] * 3}, "3 losses for 2 students"),
         ({"train": [blobs()]}, "1 train splits for 2"),
         ({"teacher": [None] * 3}, "3 teachers for 2"),
-        ({"train": [blobs(40), blobs(5)]}, r"\[5, 40\] examples give batches of different sizes"),
+        ({"train": [blobs(40), blobs(5)]}, r"\[5, 40\] examples give batches of different sizes: take batch_size = 5"),
         ({"teacher": torch.zeros(39, 2)}, r"39 rows .* 40"),
         ({"teacher": torch.zeros(40, 2), "transform": lambda x, g: x}, "cached"),
         ({"steps": 0}, "nothing to do"),
@@ -151,6 +152,53 @@ def test_a_loss_that_is_not_finite_names_student_and_step_and_changes_nobody():
     with pytest.raises(FloatingPointError, match="student 1 at step 1"):
         fit_many(students, [blobs(), broken, blobs()], seeds=SEEDS, **RUN)
     assert all(torch.equal(a, next(s.parameters())) for a, s in zip(before, students, strict=True))
+
+
+def test_after_ctrl_c_nobody_is_changed_and_the_histories_are_not_lost():
+    students = [nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)).train(i > 0) for i in range(3)]
+    before = copy.deepcopy([student.state_dict() for student in students])
+    calls = []
+
+    def loss(z, v, y):
+        calls.append(z)
+        if len(calls) == 3 * 5 + 2:
+            raise KeyboardInterrupt
+        return hard_loss(z, v, y)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit_many(students, blobs(), loss, seeds=SEEDS, **RUN)
+    histories = caught.value.history
+    assert [len(h.loss) for h in histories] == [5, 5, 5] and histories[0].best_step == 5
+    assert [s.training for s in students] == [False, True, True]
+    for old, student in zip(before, students, strict=True):
+        assert all(torch.equal(old[k], v) for k, v in student.state_dict().items())
+
+
+def test_a_diverging_student_is_named_with_its_step_and_the_remedy():
+    students = [MLP(4, 2, seed=s) for s in SEEDS]
+    losses = [soft, lambda z, v, y: soft(z * 1e38 * z.detach().abs(), v, y), soft]
+    with pytest.raises(FloatingPointError, match="for student 1 at step 1, before any update"):
+        fit_many(students, blobs(), losses, torch.randn(40, 2), seeds=SEEDS, **RUN)
+    match = r"for student 0 at step [2-9]: the run diverges, lower lr = 1e\+30"
+    with pytest.raises(FloatingPointError, match=match):
+        fit_many(students, blobs(), soft, torch.randn(40, 2), seeds=SEEDS, **{**RUN, "lr": 1e30})
+
+
+def test_before_batch_norm_rounding_grows_in_float32_and_not_in_float64():
+    """What batch norm cancels the loss does not see, and Adam steps by the rounding: the docstring says so."""
+    images, run = fashion("train")[:100], {"steps": 20, "lr": 3e-3, "batch_size": 50}
+
+    def make():
+        first = MLP(784, 64, seed=1).layers[0]
+        return nn.Sequential(nn.Flatten(), first, nn.BatchNorm1d(64), nn.ReLU(), MLP(64, 10, seed=2))
+
+    def apart(dtype):
+        train, together, alone = Split(images.x.to(dtype), images.y), make().to(dtype), make().to(dtype)
+        fit_many([together], train, seeds=[0], **run)
+        fit(alone, train, **run)
+        return (predict(together, train.x) - predict(alone, train.x)).abs().max().item()
+
+    assert apart(torch.float64) < 1e-9 and 1e-5 < apart(torch.float32) < 0.1
 
 
 def test_a_students_loss_reaches_no_other_student():

@@ -1,5 +1,7 @@
 """Response losses against their definitions, written here in float64 with numpy and scipy."""
 
+import inspect
+import itertools
 import math
 
 import numpy as np
@@ -8,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax, rel_entr, softmax
 
+from companion import tokens
+from companion._core import NotFinite
+from companion._input import LEARN_T
 from companion.losses import (
     dist_loss,
     distillation_loss,
@@ -252,8 +257,16 @@ def test_dist_loss_is_numpys_correlation(beta, gamma):
 
 def test_dist_loss_counts_a_half_where_one_side_has_no_correlation():
     flat = torch.zeros(1, 4, dtype=torch.double, requires_grad=True)
-    loss = dist_loss(flat, torch.tensor([[0.0, 1.0, 2.0, 3.0]], dtype=torch.double))
-    assert loss.item() == pytest.approx(0.5) and not gradient(loss, flat).any()
+    slope = torch.tensor([[0.0, 1.0, 2.0, 3.0]], dtype=torch.double, requires_grad=True)
+    for s, t in ((flat, slope), (slope, flat)):
+        assert dist_loss(s, t).item() == pytest.approx(0.5)
+    assert dist_loss(flat, flat.detach() + 1).item() == 0 and not gradient(dist_loss(flat, flat), flat).any()
+
+
+def test_dist_loss_of_rows_constant_but_for_rounding_counts_a_half():
+    """softmax over 0.1-like numbers: their mean is off in the last digit, and that is no correlation."""
+    noise = torch.tensor([[0.1, 0.1, 0.1]]) + torch.tensor([[0.0, 6e-8, -6e-8]])
+    assert dist_loss(noise, torch.tensor([[0.0, 1.0, 2.0]]), gamma=0).item() == pytest.approx(0.5)
 
 
 def test_standardized_kd_loss_is_kd_of_z_scores_and_blind_to_shift_and_scale():
@@ -279,6 +292,27 @@ CALLS = {
 MASKED = {
     name: call for name, call in CALLS.items() if "mse" in name or name in ("kd_loss", "standardized_kd_loss")
 }
+
+
+EVERY = {
+    "kd_loss": lambda z, v, y, **more: kd_loss(z, v, **more),
+    "distillation_loss": distillation_loss,
+    "logit_mse_loss": lambda z, v, y, **more: logit_mse_loss(z, v, **more),
+    "dkd_loss": dkd_loss,
+    "dist_loss": lambda z, v, y, **more: dist_loss(z, v, **more),
+    "standardized_kd_loss": lambda z, v, y, **more: standardized_kd_loss(z, v, **more),
+    "forward_kl_loss": lambda z, v, y, **more: tokens.forward_kl_loss(z, v, **more),
+    "reverse_kl_loss": lambda z, v, y, **more: tokens.reverse_kl_loss(z, v, **more),
+    "generalized_jsd_loss": lambda z, v, y, **more: tokens.generalized_jsd_loss(z, v, **more),
+    "skew_kl_loss": lambda z, v, y, **more: tokens.skew_kl_loss(z, v, **more),
+    "sparse_kd_loss": lambda z, v, y, **more: tokens.sparse_kd_loss(z, *stored(v), **more),
+}
+BY_ROW = {name: call for name, call in EVERY.items() if name != "dist_loss"}
+
+
+def stored(v):
+    p, index = v.softmax(-1).topk(min(3, v.shape[-1]), -1)
+    return index, p
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -359,17 +393,372 @@ def test_a_class_that_only_the_student_rules_out_is_infinitely_far():
 @pytest.mark.parametrize("T", [0, -1.0, math.inf, math.nan])
 def test_a_temperature_that_is_not_positive_and_finite_is_refused(T):
     (z, v), y = logits(6, 5), labels(6, 5)
-    for call in (lambda: soften(v, T), lambda: kd_loss(z, v, T), lambda: distillation_loss(z, v, y, T)):
-        with pytest.raises(ValueError, match="temperature"):
-            call()
+    with pytest.raises(ValueError, match="temperature"):
+        soften(v, T)
+    for call in EVERY.values():
+        if call is not EVERY["logit_mse_loss"]:
+            with pytest.raises(ValueError, match="temperature"):
+                call(z, v, y, T=T)
 
 
-def test_the_gradient_of_a_weighted_loss_is_weighted():
-    z, v = logits(4, 5)
-    np.testing.assert_allclose(gradient(3 * kd_loss(z, v), z), 3 * gradient(kd_loss(z, v), z), rtol=1e-13)
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+def test_the_gradient_of_a_weighted_loss_is_weighted(call):
+    (z, v), y = logits(4, 5), labels(4, 5)
+    once, thrice = gradient(call(z, v, y), z), gradient(3 * call(z, v, y), z)
+    np.testing.assert_allclose(thrice, 3 * once, rtol=1e-13)
 
 
 def test_a_second_derivative_is_refused_and_not_wrong():
     z, v = logits(4, 5)
-    with pytest.raises(RuntimeError, match="once"):
+    with pytest.raises(RuntimeError, match=r"once.*F\.kl_div"):
         torch.autograd.grad(kd_loss(z, v), z, create_graph=True)
+
+
+# --------------------------------------------------------------------------------- defaults, and their reasons
+
+
+def test_the_defaults_are_the_documented_ones():
+    """Of the papers or of the book; whoever changes one changes results everywhere."""
+    wanted = {
+        soften: {"T": 1.0},
+        kd_loss: {"T": 1.0},
+        distillation_loss: {"T": 4.0, "alpha": 0.9},
+        logit_mse_loss: {"centred": False},
+        dkd_loss: {"T": 4.0, "alpha": 1.0, "beta": 8.0},
+        dist_loss: {"T": 1.0, "beta": 1.0, "gamma": 1.0},
+        standardized_kd_loss: {"T": 2.0},
+        tokens.forward_kl_loss: {"T": 1.0},
+        tokens.reverse_kl_loss: {"T": 1.0},
+        tokens.generalized_jsd_loss: {"beta": 0.5, "T": 1.0},
+        tokens.skew_kl_loss: {"beta": 0.1, "T": 1.0},
+        tokens.sparse_kd_loss: {"T": 1.0, "tail": False},
+    }
+    for loss, numbers_ in wanted.items():
+        found = inspect.signature(loss).parameters.values()
+        found = {p.name: p.default for p in found if p.default is not p.empty}
+        assert found == {"mask": None, "denominator": None} | numbers_ or found == numbers_, loss.__name__
+
+
+# ------------------------------------------------------------------------------- numbers in tensors, learnt ones
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+def test_a_tensor_of_one_element_is_a_number(call):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    names = inspect.signature(call).parameters
+    if call is EVERY["logit_mse_loss"]:
+        return
+    for T in (torch.tensor(3.0), torch.tensor([3.0]), torch.tensor(3), np.float32(3)):
+        assert call(z, v, y, T=T).item() == call(z, v, y, T=3.0).item()
+    if "alpha" in names:
+        assert call(z, v, y, alpha=torch.tensor(0.5)).item() == call(z, v, y, alpha=0.5).item()
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+def test_a_temperature_that_is_to_be_learnt_is_refused_with_the_way_round(call):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    T = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.double))
+    name = "denominator" if call is EVERY["logit_mse_loss"] else "T"
+    with pytest.raises(ValueError, match=r"gets no gradient.*F\.kl_div"):
+        call(z, v, y, **{name: T})
+    with pytest.raises(ValueError, match="gets no gradient"):
+        torch.func.jvp(lambda T: call(z, v, y, **{name: T}), (T.detach(),), (torch.ones_like(T.detach()),))
+
+
+def test_the_way_round_is_the_loss_and_has_the_gradient_in_T():
+    z, v = logits(6, 5)
+    T = torch.tensor(2.0, dtype=torch.double, requires_grad=True)
+    loss = eval(LEARN_T, {"T": T, "z": z, "v": v, "F": F})
+    assert loss.item() == pytest.approx(kd_loss(z, v, 2.0).item(), rel=1e-12)
+    step = (kd_loss(z, v, 2.001) - kd_loss(z, v, 1.999)).item() / 0.002
+    assert gradient(loss, T) == pytest.approx(step, rel=1e-5)
+    assert gradient(soften(v, T)[0, 0], T) != 0
+
+
+@pytest.mark.parametrize(
+    "loss, weight",
+    [
+        (lambda z, v, y, w: distillation_loss(z, v, y, alpha=w), "alpha"),
+        (lambda z, v, y, w: dkd_loss(z, v, y, alpha=w), "alpha"),
+        (lambda z, v, y, w: dkd_loss(z, v, y, beta=w), "beta"),
+        (lambda z, v, y, w: dist_loss(z, v, beta=w), "beta"),
+        (lambda z, v, y, w: dist_loss(z, v, gamma=w), "gamma"),
+        (lambda z, v, y, w: tokens.generalized_jsd_loss(z, v, w), "beta"),
+        (lambda z, v, y, w: tokens.skew_kl_loss(z, v, w), "beta"),
+    ],
+)
+def test_a_weight_in_a_tensor_is_a_number_or_refused(loss, weight):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    assert loss(z, v, y, torch.tensor(0.3)).item() == pytest.approx(loss(z, v, y, 0.3).item(), rel=1e-6)
+    with pytest.raises(ValueError, match=f"{weight} gets no gradient"):
+        loss(z, v, y, torch.tensor(0.3, requires_grad=True))
+
+
+def test_labels_in_the_place_of_the_temperature_are_named():
+    (z, v), y = logits(6, 5), labels(6, 5)
+    with pytest.raises(ValueError, match=r"\(6,\).*labels.*lambda z, v, y: kd_loss"):
+        kd_loss(z, v, y)
+    with pytest.raises(ValueError, match="labels"):
+        kd_loss(z[:1], v[:1], y[:1])
+    with pytest.raises(ValueError, match=r"\(6, 1\)"):
+        kd_loss(z, v, torch.full((6, 1), 2.0))
+
+
+# -------------------------------------------------------------------------------------------------- labels
+
+WITH_LABELS = {name: EVERY[name] for name in ("distillation_loss", "dkd_loss")}
+ALPHAS = [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("call", WITH_LABELS.values(), ids=WITH_LABELS)
+@pytest.mark.parametrize("wrong", [-100, -1, 5, 255])
+def test_a_label_that_is_no_class_is_refused_whatever_alpha(call, alpha, wrong):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    y[2] = wrong
+    with pytest.raises(ValueError, match=rf"0 … 4; got .*{wrong}.*mask=\(y != -100\)"):
+        call(z, v, y, alpha=alpha)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("call", WITH_LABELS.values(), ids=WITH_LABELS)
+def test_under_the_mask_a_row_without_a_label_is_left_out(call, alpha):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    y[2], y[4] = -100, 255
+    z, keep = z.detach(), (y >= 0) & (y < 5)
+    z[2] = math.nan
+    z.requires_grad_()
+    found, expected = call(z, v, y, alpha=alpha, mask=keep), call(z[keep], v[keep], y[keep], alpha=alpha)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-13) and found.item() > 0
+    np.testing.assert_allclose(gradient(found, z), gradient(expected, z), rtol=1e-12)
+    assert call(z, v, y, alpha=alpha, mask=torch.zeros(6, dtype=torch.bool)).item() == 0
+
+
+@pytest.mark.parametrize("call", WITH_LABELS.values(), ids=WITH_LABELS)
+def test_token_labels_and_any_kind_of_whole_number(call):
+    (z, v), y = logits(2, 3, 5), labels(6, 5).view(2, 3)
+    flat = call(z.flatten(0, 1), v.flatten(0, 1), y.flatten()).item()
+    assert call(z, v, y).item() == pytest.approx(flat, rel=1e-13)
+    for kind in (torch.uint8, torch.int8, torch.int16, torch.int32):
+        assert call(z, v, y.to(kind)).item() == call(z, v, y).item()
+    for kind in (torch.float32, torch.bool):
+        with pytest.raises(ValueError, match=rf"{kind}.*y\.long"):
+            call(z, v, y.to(kind))
+
+
+@pytest.mark.parametrize("call", WITH_LABELS.values(), ids=WITH_LABELS)
+def test_soft_and_several_labels_are_refused_with_the_way_round(call):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    with pytest.raises(ValueError, match=r"soft labels.*F\.cross_entropy"):
+        call(z, v, F.one_hot(y, 5).double())
+    with pytest.raises(TypeError, match=r"list.*as_tensor"):
+        call(z, v, y.tolist())
+    with pytest.raises(ValueError, match=r"\(6, 5\) and \(6, 1\)"):
+        call(z, v, y[:, None])
+
+
+def test_the_way_round_for_soft_labels_and_for_several_labels():
+    (z, v), y = logits(6, 5), labels(6, 5)
+    soft = 0.5 * F.cross_entropy(z, F.one_hot(y, 5).double()) + 0.5 * kd_loss(z, v, 4.0)
+    assert soft.item() == pytest.approx(distillation_loss(z, v, y, 4.0, 0.5).item(), rel=1e-13)
+    q, p = (torch.sigmoid(x) for x in (z.detach(), v))
+    bernoulli = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    pairs = [torch.stack([x, torch.zeros_like(x)], -1).flatten(0, 1) for x in (z, v)]
+    assert kd_loss(*pairs).item() == pytest.approx(bernoulli.item(), rel=1e-11)
+
+
+def test_alpha_0_does_not_ask_the_teacher():
+    """A student that rules a class out would be infinitely far from it."""
+    (z, v), y = logits(6, 5), labels(6, 4)
+    z = z.detach()
+    z[:, 4] = -math.inf
+    found = distillation_loss(z, v, y, alpha=0)
+    assert found.item() == pytest.approx(F.cross_entropy(z, y).item(), rel=1e-13)
+
+
+def test_alpha_1_does_not_ask_the_labels():
+    """A class that both sides rule out, and the label names, would be infinitely far."""
+    (z, v), y = logits(6, 5), labels(6, 5)
+    z = z.detach()
+    z[:, 4] = v[:, 4] = -math.inf
+    y[0] = 4
+    assert distillation_loss(z, v, y, 3.0, 1.0).item() == kd_loss(z, v, 3.0).item()
+
+
+# ------------------------------------------------------------------------------------- what people bring along
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+def test_one_logit_says_nothing_to_a_softmax(call):
+    z, v = torch.randn(2, 6, 1)
+    if call is EVERY["logit_mse_loss"]:
+        assert call(z, v, None).item() == pytest.approx((z - v).square().mean().item(), rel=1e-6)
+        call = lambda z, v, y: logit_mse_loss(z, v, centred=True)  # noqa: E731
+    with pytest.raises(ValueError, match=r"1 logit.*torch\.cat"):
+        call(z, v, torch.zeros(6, dtype=torch.long))
+
+
+def test_the_way_round_for_one_logit_is_the_sigmoid():
+    """The numbers of a public thread: (2, −1, 0.3) against (−3, 4, 1)."""
+    z, v = torch.tensor([[[2.0], [-1.0], [0.3]], [[-3.0], [4.0], [1.0]]], dtype=torch.double)
+    pairs = [torch.cat([x, torch.zeros_like(x)], -1) for x in (z, v)]
+    assert kd_loss(*pairs).item() == pytest.approx(1.033076, abs=1e-6)
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize(
+    "shape, remedy", [((5,), r"z\[None\]|takes logits"), ((2, 5, 3, 3), r"movedim\(1, -1\)")]
+)
+def test_one_example_and_maps_are_refused_with_the_way_round(call, shape, remedy):
+    z, v = torch.randn(2, *shape)
+    with pytest.raises(ValueError, match=remedy):
+        call(z, v, torch.zeros(shape[:1] + shape[2:], dtype=torch.long))
+
+
+def test_the_way_round_for_maps_is_the_mean_over_pixels():
+    z, v = torch.randn(2, 2, 5, 3, 4, dtype=torch.double)
+    found = kd_loss(*(x.movedim(1, -1).flatten(0, -2) for x in (z, v)), 2.0)
+    pixels = [kd_rows(*(x[i, :, j, k].numpy() for x in (z, v)), 2.0) for i, j, k in np.ndindex(2, 3, 4)]
+    assert found.item() == pytest.approx(np.mean(pixels), rel=1e-12)
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_float32_goes_with_float64_and_is_computed_in_it(call, kinds):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    z, v = z.detach().to(kinds[0]).requires_grad_(), v.to(kinds[1])
+    found, exact = call(z, v, y), call(z.double(), v.double(), y)
+    assert found.dtype == kinds[0] and found.item() == pytest.approx(exact.item(), rel=1e-7)
+    np.testing.assert_allclose(gradient(found, z), gradient(exact, z), rtol=1e-5, atol=1e-8)
+
+
+class Output(dict):
+    """Like Hugging Face's: a dict with attributes."""
+
+    @property
+    def logits(self):
+        return self["logits"]
+
+
+@pytest.mark.parametrize("call", [EVERY[name] for name in EVERY if name != "sparse_kd_loss"])
+def test_what_is_no_tensor_of_logits_is_refused_by_its_name(call):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    cases = [
+        (Output(logits=v), r"teacher logits must be a tensor; got Output.*output\.logits"),
+        ({"logits": v}, r"got dict.*output\['logits'\]"),
+        ((v, None), r"got tuple.*output\[0\]"),
+        (v.numpy(), r"got ndarray.*torch\.as_tensor"),
+        (v.tolist(), r"got list.*torch\.as_tensor"),
+        (None, "no teacher logits"),
+        (v.long(), "int64"),
+    ]
+    for given, message in cases:
+        with pytest.raises(TypeError, match=message):
+            call(z, given, y)
+    with pytest.raises(TypeError, match="student logits must be a tensor; got dict"):
+        call({"logits": z}, v, y)
+
+
+# -------------------------------------------------------------------------- the parts of one batch, added up
+
+
+def cuts(n):
+    """All ways to cut n rows into consecutive parts."""
+    for inside in itertools.product([False, True], repeat=n - 1):
+        ends = [i + 1 for i, cut in enumerate(inside) if cut] + [n]
+        yield [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+@pytest.mark.parametrize("call", BY_ROW.values(), ids=BY_ROW)
+def test_with_the_batchs_denominator_the_parts_add_up_to_the_batch(call):
+    """However it is cut, also where parts hold 0, 1 or 3 of the tokens that count."""
+    (z, v), y = logits(5, 3, 4), labels(15, 4).view(5, 3)
+    mask = torch.tensor([[1, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 1, 0]]).bool()
+    whole = call(z, v, y, mask=mask)
+    slope = gradient(whole, z)
+    ways = list(cuts(5))
+    assert len(ways) == 16
+    for parts in ways:
+        losses = [call(z[i], v[i], y[i], mask=mask[i], denominator=mask.sum()) for i in parts]
+        assert sum(losses).item() == pytest.approx(whole.item(), rel=1e-12)
+        np.testing.assert_allclose(gradient(sum(losses), z), slope, rtol=1e-11, atol=1e-16)
+    means = [call(z[i], v[i], y[i], mask=mask[i]).item() for i in (slice(0, 2), slice(2, 5))]
+    assert np.mean(means) != pytest.approx(whole.item(), rel=1e-3)  # what the argument is for
+
+
+@pytest.mark.parametrize("call", BY_ROW.values(), ids=BY_ROW)
+@pytest.mark.parametrize("denominator", [0, -1, math.nan, math.inf, torch.ones(2)])
+def test_a_denominator_that_is_no_count_is_refused(call, denominator):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    with pytest.raises(ValueError, match="denominator"):
+        call(z, v, y, denominator=denominator)
+
+
+# ------------------------------------------------------------------------------------- a student that starts at zero
+
+
+@pytest.mark.parametrize("loss", [dist_loss, standardized_kd_loss])
+@pytest.mark.parametrize("value", [0.0, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_row_of_equal_logits_gets_a_gradient_of_the_usual_size(loss, value, dtype):
+    _, v = logits(6, 5)
+    z = torch.full((6, 5), value, dtype=dtype, requires_grad=True)
+    first = torch.as_tensor(gradient(loss(z, v), z))
+    assert 1e-3 < first.abs().max() < 10
+    centred = v - v.mean(-1, keepdim=True)
+    assert (torch.cosine_similarity(-first.double(), centred) > 0).all()  # towards the teacher
+
+
+@pytest.mark.parametrize("loss", [dist_loss, standardized_kd_loss, kd_loss])
+@pytest.mark.parametrize("optimiser, lr", [(torch.optim.Adam, 0.03), (torch.optim.SGD, 0.1)])
+def test_a_last_layer_that_starts_at_zero_learns_as_one_that_does_not(loss, optimiser, lr):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 10, generator=generator)
+    v = x @ torch.randn(10, 5, generator=generator)
+    agreed = []
+    for start in (0.0, 0.1):
+        w = (start * torch.randn(10, 5, generator=generator)).requires_grad_()
+        steps = optimiser([w], lr)
+        for _ in range(200):
+            steps.zero_grad()
+            loss(x @ w, v).backward()
+            steps.step()
+        agreed.append(((x @ w).argmax(-1) == v.argmax(-1)).float().mean().item())
+    assert min(agreed) > 0.9 and abs(agreed[0] - agreed[1]) < 0.05
+
+
+def test_standardized_kd_loss_keeps_its_1e_7_where_a_row_has_next_to_no_spread():
+    """Its gradient for rows of spread 1e-6 is that of the definition, 1e-7 and all."""
+    z, v = logits(4, 5)
+    z = (1e-6 * z.detach()).requires_grad_()
+    q, p = ((x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-7) / 2.0 for x in (z, v))
+    exact = 4 * F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean")
+    found = standardized_kd_loss(z, v, 2.0)
+    assert found.item() == pytest.approx(exact.item(), rel=1e-12)
+    np.testing.assert_allclose(gradient(found, z), gradient(exact, z), rtol=1e-9)
+
+
+# ------------------------------------------------------------------------------------ not finite, and autocast
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+def test_what_is_not_finite_can_be_told_from_other_errors(call):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    z = z.detach()
+    z[0, 0] = math.nan
+    for kind in (NotFinite, ValueError, FloatingPointError):
+        with pytest.raises(kind, match="lower the learning rate"):
+            call(z, v, y)
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(call, dtype):
+    (z, v), y = logits(64, 50), labels(64, 50)
+    z, v = z.detach().float().requires_grad_(), v.float()
+    outside = call(z, v, y)
+    with torch.autocast("cpu", dtype):
+        inside = call(z, v, y)
+        slope = gradient(inside, z)
+    assert inside.dtype == torch.float32 and inside.item() == outside.item()
+    np.testing.assert_array_equal(slope, gradient(outside, z))

@@ -1,11 +1,14 @@
 """Metrics against scipy, scikit-learn and values worked by hand."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy import special, stats
+from scipy import optimize, special, stats
 from sklearn.metrics import accuracy_score
 
 from companion.metrics import (
@@ -16,6 +19,7 @@ from companion.metrics import (
     calibration_error,
     gap_recovered,
     paired_interval,
+    temperature_scale,
 )  # fmt: skip
 
 
@@ -29,6 +33,12 @@ def test_accuracy_is_scikit_learns_in_per_cent():
     logits, y = draw()
     assert accuracy(logits, y) == pytest.approx(100 * accuracy_score(y, logits.argmax(-1)), rel=1e-6)
     assert accuracy(torch.eye(4), torch.tensor([0, 1, 2, 0])) == 75
+
+
+def test_accuracy_is_exact_in_its_last_digit():
+    assert (
+        accuracy(torch.eye(100), torch.tensor([0] * 50 + [*range(50, 64)] + [0] * 36)) == 15
+    )  # 1 + 14 of 100
 
 
 def test_agreement_is_the_share_of_equal_predictions_and_symmetric():
@@ -66,13 +76,81 @@ def test_calibration_error_by_hand():
     assert calibration_error(100 * logits, torch.ones(4).long()) == pytest.approx(100, rel=1e-6)
 
 
+def test_a_confidence_on_a_bin_s_edge_belongs_to_the_lower_bin():
+    """½ right, in (¼, ½]; 0.6 wrong, in (½, ¾]: gaps of 0.5 and −0.6, which in one bin would nearly cancel."""
+    logits, y = torch.tensor([[0.0, 0.0], [math.log(1.5), 0.0]], dtype=torch.double), torch.tensor([0, 1])
+    assert calibration_error(logits, y, bins=4) == pytest.approx(55, rel=1e-12)
+
+
 def test_calibration_error_has_fifteen_bins_unless_said():
     logits, y = draw()
     values = [calibration_error(logits, y, bins) for bins in (14, 15, 16)]
     assert calibration_error(logits, y) == values[1] and len(set(values)) == 3
 
 
-@pytest.mark.parametrize("metric", [accuracy, calibration_error])
+def nll(logits, y, T):
+    return -special.log_softmax(logits.double().numpy() / T, -1)[range(len(y)), y.numpy()].mean()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.5, 3.0, 1e4])
+def test_temperature_scale_is_scipys_minimum_of_the_loss(scale):
+    """Labels drawn from softmax(2z): then T = scale/2 is nearly right, and exactly what scipy finds."""
+    z = draw(n=2000, scale=1.0)[0].double()
+    y = torch.multinomial((2 * z).softmax(-1), 1, generator=torch.Generator().manual_seed(5))[:, 0]
+    found = temperature_scale(scale * z, y)
+    best = optimize.minimize_scalar(lambda k: nll(scale * z, y, 1 / k), (0.5 / scale, 4 / scale), tol=1e-12)
+    assert found == pytest.approx(1 / best.x, rel=1e-5) and found == pytest.approx(scale / 2, rel=0.05)
+    assert nll(scale * z, y, found) <= min(nll(scale * z, y, t * found) for t in (0.99, 1.01))
+    assert temperature_scale(7 * scale * z, y) == pytest.approx(7 * found, rel=1e-11)
+    assert temperature_scale(scale * z + 5, y) == pytest.approx(found, rel=1e-6)
+
+
+def test_temperature_scale_by_hand_and_what_it_mends():
+    """Three of four right at one logit's difference d: q = ¾ where d/T = log 3."""
+    logits, y = torch.tensor([[5.0, 0.0]]).repeat(4, 1), torch.tensor([0, 0, 0, 1])
+    T = temperature_scale(logits, y)
+    assert pytest.approx(5 / math.log(3), rel=1e-12) == T
+    assert calibration_error(logits, y) > 24 and calibration_error(logits / T, y) < 1e-4
+    assert accuracy(logits / T, y) == accuracy(logits, y)
+
+
+@pytest.mark.parametrize(
+    "logits, y, match",
+    [
+        (torch.eye(3), [0, 1, 2], "largest logit"),
+        (-torch.eye(3), [0, 1, 2], "no higher"),
+        (torch.zeros(3, 3), [0, 1, 2], "largest logit"),
+        (torch.tensor([[0.0, -math.inf], [0.0, 1.0]]), [0, 0], "finite"),
+        (torch.eye(3), [0, 1, 3], "labels"),
+    ],
+)
+def test_where_no_temperature_is_best_it_says_so(logits, y, match):
+    with pytest.raises(ValueError, match=match):
+        temperature_scale(logits, torch.tensor(y))
+
+
+@pytest.mark.parametrize("metric", [accuracy, calibration_error, temperature_scale])
+@pytest.mark.parametrize(
+    "logits, y, match",
+    [
+        (torch.zeros(3, 1), [0, 0, 0], r"two classes: torch\.cat"),
+        (torch.eye(3), [0, -100, 1], r"0 … 2; got torch\.int64, -100 … 1.*keep = y != -100"),
+        (torch.eye(3), [0, 1, 3], "0 … 2"),
+        (torch.eye(3), [0.0, 1.0, 2.0], "float32"),
+        (torch.eye(3), [True, False, True], "bool"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(metric, logits, y, match):
+    with pytest.raises(ValueError, match=match):
+        metric(logits, torch.tensor(y))
+
+
+def test_a_sigmoid_s_logit_counts_as_two_classes():
+    z, y = torch.tensor([[2.0], [-1.0], [0.3]]), torch.tensor([1, 1, 0])
+    assert accuracy(torch.cat([0 * z, z], dim=1), y) == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize("metric", [accuracy, calibration_error, temperature_scale])
 def test_inputs_that_do_not_fit_are_refused(metric):
     logits, y = draw()
     for bad in [(logits, y[:-1]), (logits[0], y[0]), (logits[:0], y[:0])]:
@@ -136,5 +214,39 @@ def test_paired_interval_refuses_a_level_that_is_no_share(level):
 
 
 def test_interval_prints_its_half_width():
-    assert str(Interval(1.234, 0.734, 1.734, 10)) == "+1.23 ± 0.50"
-    assert str(Interval(-1.0, -2.0, 0.0, 3)) == "-1.00 ± 1.00"
+    assert str(Interval(1.234, 0.734, 1.734, 10)) == f"{Interval(1.234, 0.734, 1.734, 10)}" == "+1.23 ± 0.50"
+    assert str(Interval(-1.0, -2.0, 0.0, 3)) == "−1.00 ± 1.00"  # a minus sign, not a hyphen
+
+
+@pytest.mark.parametrize(
+    "spec, expected",
+    [
+        (".1f", "−2.1 ± 0.4"),
+        ("+.0f", "−2 ± 0"),
+        (".3g", "−2.12 ± 0.375"),
+        ("6.1f", "  −2.1 ±    0.4"),
+        (".1e", "−2.1e+00 ± 3.8e−01"),
+    ],
+)
+def test_interval_is_formatted_number_by_number(spec, expected):
+    assert format(Interval(-2.125, -2.5, -1.75, 10), spec) == expected
+
+
+def test_an_interval_s_sign_may_be_left_out_where_it_is_no_difference():
+    assert f"{Interval(91.25, 91.0, 91.5, 10):-.1f}" == "91.2 ± 0.2"
+
+
+def test_a_default_device_elsewhere_disturbs_no_metric_and_no_sample():
+    """In a process of its own, as the default is everybody's."""
+    code = """
+import torch, tests.second_device
+torch.set_default_device("second")
+from companion import data, metrics
+z = torch.randn(40, 10, device="cpu", generator=torch.Generator().manual_seed(0))
+y = torch.arange(40, device="cpu") % 10
+metrics.calibration_error(z, y), metrics.accuracy(z, y), len(data.Split(z, y).sample(2, 0))
+print(metrics.paired_interval([1.0, 2.0, 3.0]))
+"""
+    root = Path(__file__).parent.parent
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert ran.stdout.strip() == "+2.00 ± 2.48", ran.stderr

@@ -74,5 +74,27 @@ def test_seeded_gives_what_the_global_seed_would():
     assert torch.equal(_seeded(lambda: torch.rand(3), 7), expected)
 
 
+def test_a_hidden_layer_may_have_one_unit():
+    assert MLP(3, 1, 2)(torch.randn(4, 3)).shape == (4, 2) and parameters(MLP(3, 1, 2)) == 3 + 1 + 2 + 2
+    assert MLP(1, 1)(torch.randn(4, 1)).shape == (4, 1)
+
+
+def test_convnet_s_defaults_and_the_momentum_of_its_batch_norm():
+    model = ConvNet()
+    assert (model.width, model.classes, model.dropout.p) == (8, 10, 0.2)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(norms) == 3
+    assert {(m.momentum, m.eps, m.affine, m.track_running_stats) for m in norms} == {(0.1, 1e-5, True, True)}
+    model.train()(torch.randn(6, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
+    assert all(m.num_batches_tracked == 1 and m.running_mean.any() for m in norms)
+
+
+def test_a_convolution_halves_the_map_and_has_the_kernels_of_the_docstring():
+    convolutions = [m for m in ConvNet(2).modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.kernel_size, m.stride, m.bias) for m in convolutions] == [
+        ((5, 5), (2, 2), None), ((3, 3), (2, 2), None), ((3, 3), (2, 2), None)
+    ]  # fmt: skip
+
+
 def test_parameters_leaves_buffers_out():
     assert parameters(torch.nn.BatchNorm1d(6)) == 12

@@ -13,6 +13,11 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted([*ROOT.glob("chapters/*.ipynb"), *ROOT.glob("reference/*.ipynb")])
 CHAPTERS = [path for path in NOTEBOOKS if path.parent.name == "chapters"]
 
+# Chapters in the new anatomy, by their stem ("03_algorithm"): tests/test_anatomy.py holds their budgets, over the
+# cells that a reader sees. The others keep the old ones until they are on this list too.
+REWRITTEN: set[str] = set()
+OLD = [path for path in CHAPTERS if path.stem not in REWRITTEN]
+
 
 def cells(path, kind=None):
     return [c for c in nbformat.read(path, as_version=4).cells if kind in (None, c.cell_type)]
@@ -39,6 +44,7 @@ def per_notebook(paths):
 
 def test_there_are_notebooks():
     assert CHAPTERS
+    assert {path.stem for path in CHAPTERS} >= REWRITTEN
 
 
 @per_notebook(NOTEBOOKS)
@@ -77,7 +83,7 @@ def test_outputs_name_no_place_on_this_machine(path):
     assert not re.search(r"(?<![\w.])/(home|work|tmp|root|Users)/", text)
 
 
-@per_notebook(CHAPTERS)
+@per_notebook(OLD)
 def test_cell_budget(path):
     sizes = sorted(len(lines(c)) for c in teaching(path))
     assert 8 <= len(sizes) <= 32
@@ -86,14 +92,14 @@ def test_cell_budget(path):
     assert max(len(lines(c)) for c in cells(path, "code")) <= 30
 
 
-@per_notebook(CHAPTERS)
+@per_notebook(OLD)
 def test_more_words_than_code(path):
     code = sum(len(lines(c)) for c in teaching(path))
     words = sum(len(c.source.split()) for c in cells(path, "markdown"))
     assert words >= 8 * code
 
 
-@per_notebook(CHAPTERS)
+@per_notebook(OLD)
 def test_few_functions_and_no_wall_of_code(path):
     assert sum(len(re.findall(r"^\s*def ", c.source, re.M)) for c in teaching(path)) <= 3
     kinds = "".join("c" if c.cell_type == "code" else "m" for c in cells(path))

@@ -55,7 +55,7 @@ def gradient(loss, z, *more, **options):
 @given(pairs(torch.float32), temperatures)
 def test_never_negative_never_nan_even_in_float32(loss, pair, T):
     z, v = pair
-    assert loss(z, v, T).item() >= -1e-6 * T * T * (loss is KL["skew"] or loss is KL["jsd"])
+    assert loss(z, v, T).item() >= 0
     assert gradient(loss, z, v, T).isfinite().all()
 
 
@@ -101,13 +101,10 @@ def test_a_mask_is_the_same_as_leaving_out(loss, pair, data):
 def test_chunks_of_any_size_give_the_same(loss, pair, chunk):
     z, v = pair
     whole, slope = loss(z, v), gradient(loss, z, v)
-    usual = _core.mean_over_rows.__defaults__
-    try:
-        _core.mean_over_rows.__defaults__ = (*usual[:-1], chunk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_core, "CHUNK", chunk)
         torch.testing.assert_close(loss(z, v), whole, rtol=1e-9, atol=1e-13)
         torch.testing.assert_close(gradient(loss, z, v), slope, rtol=1e-9, atol=1e-13)
-    finally:
-        _core.mean_over_rows.__defaults__ = usual
 
 
 @pytest.mark.parametrize("loss", [*KL.values(), *UNMASKED.values()])

@@ -25,12 +25,10 @@ def empty(tmp_path_factory):
     """Run a cell's source in a virtual environment without companion, from a folder; give its output's lines."""
     place = tmp_path_factory.mktemp("empty")
     subprocess.run([sys.executable, "-m", "venv", place / "env"], check=True)
-    # The pins keep pip from taking a newer PyTorch than the book's, several gigabytes of it. (A copy: pip splits
-    # this variable at spaces, and the book's folder may have one.)
-    pins = place / "pins.txt"
-    pins.write_text((ROOT / "requirements.txt").read_text())
+    # The pins keep pip from taking a newer PyTorch than the book's, several gigabytes of it.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    env |= {"PIP_CONSTRAINT": str(pins), "MPLBACKEND": "agg"}
+    # As an address: pip takes the variable for a list and would part a path at its spaces.
+    env |= {"PIP_CONSTRAINT": (ROOT / "requirements.txt").as_uri(), "MPLBACKEND": "agg"}
 
     def run(source, folder, without=("companion",)):
         python, script = place / "env/bin/python", place / "cell.py"

@@ -1,15 +1,18 @@
 """The look: contrast of the colours on their pages, figures in two copies, formulas joined to tests; finding the way."""
 
 import ast
+import html
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -19,10 +22,12 @@ sys.path.insert(0, str(THEME))
 
 import api  # noqa: E402
 import book  # noqa: E402
+import cards  # noqa: E402
 import ebook  # noqa: E402
 import figures  # noqa: E402
 import finding  # noqa: E402
 import pagefacts  # noqa: E402
+import report  # noqa: E402
 
 from companion import plotting  # noqa: E402
 
@@ -273,3 +278,86 @@ def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_pat
         assert "<loc>https://book.example/kd/index.html</loc>" in (out / "sitemap.xml").read_text()
         assert 'content="https://book.example/kd/_static/cover.png"' in page
         assert 'href="https://book.example/kd/index.html"' in (out / "404.html").read_text()
+
+
+@pytest.mark.parametrize(("builder", "open_"), [("html", False), ("singlehtml", True), ("epub", True)])
+def test_folded_cells_stand_open_on_paper(builder, open_):
+    document = doctree(HideCodeCellNode("", nodes.paragraph("", "code")))
+    document.settings.env = SimpleNamespace(app=SimpleNamespace(builder=SimpleNamespace(name=builder)))
+    ebook.Unfolded(document).run()
+    assert isinstance(document[0], nodes.paragraph if open_ else HideCodeCellNode)
+    assert document.astext() == "code"
+
+
+# ------------------------------------------------------------------------------------------------------------ cards
+
+
+def glossary():
+    """Two terms as Sphinx has them: one with a formula, code and a link, one with a second name."""
+    first = nodes.paragraph("", "", nodes.Text("5 < 6, "), nodes.math("", "x"), nodes.Text(", "))
+    first += [nodes.literal("", "f()"), nodes.reference("", "", nodes.Text("linked"), refuri="#b")]
+    items = [
+        nodes.definition_list_item("", nodes.term("", "a", ids=["term-a"]), nodes.definition("", first)),
+        nodes.definition_list_item(
+            "", nodes.term("", "b", ids=["term-b"]), nodes.term("", "B", ids=["term-B"]),
+            nodes.definition("", nodes.paragraph("", "Text.")),
+        ),
+    ]  # fmt: skip
+    return doctree(nodes.definition_list("", *items))
+
+
+def test_definitions_become_cards_without_links():
+    found = cards.definitions(glossary())
+    assert list(found) == ["term-a", "term-b", "term-B"] and found["term-B"] == "<strong>B</strong> Text."
+    assert found["term-a"].startswith("<strong>a</strong> 5 &lt; 6, <math") and "<a" not in found["term-a"]
+    assert found["term-a"].endswith("<code>f()</code>linked")
+
+
+def test_links_to_terms_and_works_name_their_cards():
+    term = '<a class="reference internal" href="../reference/glossary.html#term-a">a</a>'
+    work = '<a class="reference internal" href="../reference/bibliography.html#id1" title="A &amp; B. C &lt; D.">2020</a>'
+    body = cards.with_cards(f"<p>{term} {term} {work}</p>", cards.definitions(glossary()))
+    assert body.count('aria-describedby="card-term-a"') == 2 and body.count('id="card-term-a"') == 1
+    assert 'title="' not in body and 'role="tooltip" id="card-id1">A &amp; B. C &lt; D.</div>' in body
+
+
+def test_other_links_have_no_card():
+    for href in ("#terms", "glossary.html#term-unknown", "../reference/bibliography.html#id1"):
+        body = f'<a class="reference internal" href="{href}">x</a>'
+        assert cards.with_cards(body, cards.definitions(glossary())) == body
+
+
+# ------------------------------------------------------------------------------------------------- report an error
+
+
+def built_page(folder):
+    """A page with the link's part of the theme, as HTML."""
+    (folder / "index.rst").write_text("A & B\n=====\n\nText.\n")
+    with docutils_namespace():
+        out, trees = folder / "out/html", folder / "out/trees"
+        settings = {"extensions": ["report"], "report_version": "1.2, commit abc"}
+        Sphinx(folder, None, out, trees, "html", settings, status=None, warning=None).build()
+    return (out / "index.html").read_text()
+
+
+def test_an_error_is_reported_with_page_and_version(nowhere, tmp_path):
+    nowhere.setenv("BOOK_REPOSITORY", "https://github.com/some/book")
+    link = html.unescape(re.search(r'class="report-error"><a href="([^"]+)"', built_page(tmp_path))[1])
+    assert link.startswith("https://github.com/some/book/issues/new?")
+    asked = parse_qs(urlsplit(link).query)
+    assert asked["title"] == ["Error in “A & B”"]
+    assert asked["body"][0].startswith("Page: index\nVersion: 1.2, commit abc\n")
+
+
+def test_without_an_address_there_is_no_link_to_report(nowhere, tmp_path):
+    assert "report-error" not in built_page(tmp_path)
+
+
+def test_the_version_names_the_commit_where_there_is_one(nowhere):
+    nowhere.setenv("GITHUB_SHA", "0123456789abcdef")
+    assert report.version() == f"{report.__version__}, commit 0123456"
+    nowhere.delenv("GITHUB_SHA")
+    nowhere.setattr(report, "ROOT", Path("/"))
+    assert report.version() == report.__version__
+    nowhere.setenv("PATH", "")
+    assert report.version() == report.__version__

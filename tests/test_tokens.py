@@ -87,6 +87,14 @@ def test_float32_keeps_its_accuracy_near_agreement(call, T):
     assert loss.item() == pytest.approx(exact.item(), rel=0.02)
 
 
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_never_negative_where_the_two_agree_but_for_the_last_digits(call):
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(500, 1, 5, generator=generator)
+    z = v + 1e-7 * torch.randn(500, 1, 5, generator=generator)
+    assert min(call(*pair).item() for pair in zip(z, v, strict=True)) >= 0
+
+
 def test_the_mixture_bounds_the_loss_however_far_the_two_are_apart():
     v = torch.zeros(1, 6, dtype=torch.double)
     v[0, 0] = 500
@@ -147,6 +155,78 @@ def test_one_gaussian_for_two_forward_covers_and_reverse_chooses():
     assert reverse_kl_loss(mode, target).item() == pytest.approx(0.5106, abs=2e-4)
 
 
+# ------------------------------------------------------------------- what broke other losses, in public threads
+
+FOUR = {
+    "forward": forward_kl_loss,
+    "reverse": reverse_kl_loss,
+    "jsd": generalized_jsd_loss,
+    "skew": skew_kl_loss,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_far_apart_at_a_low_temperature_value_and_gradient_are_finite(dtype):
+    """T = 0.05, where F.kl_div with the student as target has NaN gradients."""
+    z = torch.tensor([[4.0, -6.0, 1.0, 0.0]], dtype=dtype, requires_grad=True)
+    v = torch.tensor([[-3.0, 5.0, 2.0, 0.0]], dtype=dtype)
+    wanted = {"forward": 0.5, "reverse": 0.4, "jsd": 0.00173287, "skew": 0.00575646}
+    for name, loss in FOUR.items():
+        value = loss(z, v, T=0.05)
+        assert value.item() == pytest.approx(wanted[name], rel=1e-5)
+        assert torch.autograd.grad(value, z)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.3, 0.5, 0.99])
+def test_tokens_that_underflow_on_both_sides(beta):
+    """Below −104 nats, where float32 has no probability left; the reference is float64."""
+    z, v = torch.tensor([[[0.0, -1, -120, -150]], [[0.5, 0, -130, -140]]])
+    q, p = probabilities(z.double(), v.double(), 1.0)
+    m = beta * p + (1 - beta) * q
+    z.requires_grad_()
+    jsd, skew = generalized_jsd_loss(z, v, beta), skew_kl_loss(z, v, beta)
+    assert jsd.item() == pytest.approx(beta * kl(p, m) + (1 - beta) * kl(q, m), rel=1e-5)
+    assert skew.item() == pytest.approx(kl(p, m), rel=1e-5)
+    assert np.isfinite(gradient(jsd, z)).all() and np.isfinite(gradient(skew, z)).all()
+
+
+@pytest.mark.parametrize("loss", FOUR.values(), ids=FOUR)
+def test_a_large_vocabulary_in_bfloat16(loss):
+    """248,320 tokens, nearly identical: sums in bfloat16 make a KL negative there."""
+    generator = torch.Generator().manual_seed(0)
+    v = (3 * torch.randn(3, 248_320, generator=generator)).bfloat16()
+    z = (v.float() + 0.02 * torch.randn(v.shape, generator=generator)).bfloat16()
+    assert loss(v, v).item() == 0
+    assert loss(z, v).item() == pytest.approx(loss(z.double(), v.double()).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", FOUR.values(), ids=FOUR)
+def test_a_batch_padded_with_minus_infinity_and_one_that_is_masked_altogether(loss):
+    z, v = logits(2, 4, 6)
+    padded = v.clone()
+    padded[1, 2:] = -math.inf
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    mask[1, 2:] = False
+    found = loss(z, padded, mask=mask)
+    assert found.item() == pytest.approx(loss(z[mask], v[mask]).item(), rel=1e-12)
+    assert not gradient(found, z)[1, 2:].any()
+    with pytest.raises(ValueError, match="mask positions"):
+        loss(z, padded)
+    nothing = loss(z, padded, mask=torch.zeros_like(mask))
+    assert nothing.item() == 0 and not gradient(nothing, z).any()
+
+
+def test_a_sure_student_and_probabilities_that_do_not_sum_to_one():
+    z = torch.zeros(1, 8, dtype=torch.double)
+    z[0, 0] = 60
+    z.requires_grad_()
+    p = torch.tensor([[0.9, 0.05, 0.03]], dtype=torch.double)
+    loss = sparse_kd_loss(z, torch.tensor([[0, 1, 2]]), p)
+    log_q = z.detach().log_softmax(-1)[0, :3]
+    assert loss.item() == pytest.approx((p * (p.log() - log_q)).sum().item(), rel=1e-12)
+    assert loss.item() == pytest.approx(4.450192, abs=1e-6) and np.isfinite(gradient(loss, z)).all()
+
+
 # ------------------------------------------------------------------------------------------ stored outputs
 
 
@@ -204,6 +284,92 @@ def test_draws_from_the_teacher_give_its_gradient_on_average_and_the_top_does_no
 def test_stored_outputs_that_do_not_fit_are_refused(index, p, match):
     with pytest.raises(ValueError, match=match):
         sparse_kd_loss(logits(4, 9)[0], index, p)
+
+
+def test_a_token_stored_twice_is_refused_and_padding_may_repeat():
+    """A public thread's case: the token that was drawn stands in the stored top-k once more."""
+    z = torch.zeros(1, 4, dtype=torch.double)
+    index, p = torch.tensor([[1, 1, 2]]), torch.tensor([[0.3, 0.3, 0.2]])
+    with pytest.raises(ValueError, match=r"token 1 is stored twice.*scatter_add_"):
+        sparse_kd_loss(z, index, p)
+    with pytest.raises(ValueError, match="twice"):  # also where it does not stand side by side
+        sparse_kd_loss(z, torch.tensor([[3, 0, 3]]), torch.tensor([[0.25, 0.5, 0.25]]))
+    right = sparse_kd_loss(z, torch.tensor([[1, 2]]), torch.tensor([[0.3, 0.2]]))
+    assert right.item() == pytest.approx(0.010068, abs=1e-6)
+    for padded in ([[1, 2, 1, 1]], [[1, 2, 0, 0]]):
+        filled = sparse_kd_loss(z, torch.tensor(padded), torch.tensor([[0.3, 0.2, 0.0, 0.0]]))
+        assert filled.item() == pytest.approx(right.item(), rel=1e-12)
+    masked = sparse_kd_loss(z, index, p, mask=torch.tensor([False]))  # what does not count may be anything
+    assert masked.item() == 0
+
+
+def test_draws_that_were_added_up_give_the_kl_they_stand_for():
+    """Four draws with replacement, 3, 3, 5, 3: 0.25 each is refused, ¾ and ¼ is a KL, 0 at agreement."""
+    p = torch.zeros(1, 8, dtype=torch.double).scatter_add_(
+        -1, torch.tensor([[3, 3, 5, 3]]), torch.full((1, 4), 0.25, dtype=torch.double)
+    )
+    value, index = p.topk(4)
+    agreeing = p.log().clamp_min(-800)
+    assert sparse_kd_loss(agreeing, index, value).item() == pytest.approx(0, abs=1e-12)
+
+
+def grouped_kl(q, p, index):
+    """KL with all that is not stored as one class, by scipy."""
+    total = 0
+    for q_i, p_i, kept in zip(q, p, index.numpy(), strict=True):
+        rest = np.setdiff1d(np.arange(len(q_i)), kept)
+        total += rel_entr([*p_i[kept], p_i[rest].sum()], [*q_i[kept], q_i[rest].sum()]).sum()
+    return total / len(q)
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_the_tail_is_the_kl_with_the_rest_as_one_class(k):
+    z, v = logits(6, 9)
+    q, p = probabilities(z, v, 2.0)
+    value, index = torch.tensor(p).topk(k, -1)
+    found = sparse_kd_loss(z, index, value, 2.0, tail=True)
+    assert found.item() == pytest.approx(4 * grouped_kl(q, p, index), rel=1e-10)
+    assert torch.autograd.gradcheck(lambda z: sparse_kd_loss(z, index, value, 2.0, tail=True), z)
+    padded = (
+        torch.cat([index, torch.zeros(6, 2, dtype=torch.long)], -1),
+        torch.cat([value, 0 * value[:, :1].repeat(1, 2)], -1),
+    )
+    filled = sparse_kd_loss(z, *padded, 2.0, tail=True)
+    assert filled.item() == pytest.approx(found.item(), rel=1e-12)
+    np.testing.assert_allclose(gradient(filled, z), gradient(found, z), rtol=1e-10, atol=1e-16)
+
+
+def test_the_tail_is_never_negative_where_the_sum_without_it_is():
+    """One stored token of 0.7, the student at 0.9: a public thread's case, −0.1759 and a gradient of −0.07."""
+    z = torch.tensor([[0.9, 0.1]], dtype=torch.double).log().requires_grad_()
+    stored = torch.tensor([[0]]), torch.tensor([[0.7]], dtype=torch.double)
+    without, with_tail = sparse_kd_loss(z, *stored), sparse_kd_loss(z, *stored, tail=True)
+    assert without.item() == pytest.approx(-0.175920, abs=1e-6)
+    assert without.item() > 0.7 * math.log(0.7)  # the bound of the docstring
+    assert gradient(without, z)[0, 0] == pytest.approx(-0.07)
+    assert gradient(with_tail, z)[0, 0] == pytest.approx(0.2)  # of the full KL: q − p
+    assert with_tail.item() == pytest.approx(kl(np.array([[0.7, 0.3]]), np.array([[0.9, 0.1]])), rel=1e-12)
+
+
+def test_the_tail_of_a_full_store_and_of_a_sure_student():
+    z, v = logits(4, 5)
+    all_of_it = sparse_kd_loss(z, *everything(v), tail=True)
+    assert all_of_it.item() == pytest.approx(forward_kl_loss(z, v).item(), rel=1e-11)
+    assert sparse_kd_loss(v, *everything(v.float()), tail=True).item() == pytest.approx(0, abs=1e-6)
+    sure = torch.tensor(
+        [[2000.0, 0.0, 0.0]], requires_grad=True
+    )  # its rest underflows, its logarithm does not
+    loss = sparse_kd_loss(sure, torch.tensor([[0]]), torch.tensor([[0.5]]), tail=True)
+    assert loss.item() == pytest.approx(0.5 * (2000 - math.log(2)) - math.log(2), rel=1e-5)
+    np.testing.assert_allclose(gradient(loss, sure), [[0.5, -0.25, -0.25]], rtol=1e-5)
+
+
+def test_indices_and_probabilities_of_the_wrong_kind_are_refused():
+    z, _ = logits(4, 9)
+    index, p = torch.zeros(4, 1).long(), torch.full((4, 1), 0.5)
+    for given in ((index.int(), p), (index, index)):
+        with pytest.raises(ValueError, match="int64 and probabilities"):
+            sparse_kd_loss(z, *given)
 
 
 def test_forward_kl_is_kd_by_another_name():

@@ -76,7 +76,9 @@ class Api(SphinxDirective):
         return result
 
     def entry(self, node) -> nodes.container:
-        entry = nodes.container(classes=["api-entry"], ids=[f"api-{self.arguments[0]}-{node.name}"])
+        entry = nodes.container(
+            classes=["api-entry"], ids=[f"api-{self.arguments[0].split('/')[0]}-{node.name}"]
+        )
         entry.append(finding.entry([node.name], entry["ids"][0]))
         text = signature(node)
         entry.append(nodes.literal_block(text, text, language="text"))

@@ -64,9 +64,13 @@ def copy_mathjax(app) -> None:
 
 def setup(app) -> dict:
     app.setup_extension("figures")
+    app.setup_extension("glued")
     app.setup_extension("pagefacts")
     app.setup_extension("api")
     app.setup_extension("ebook")
+    app.setup_extension("errata")
+    app.setup_extension("report")
+    app.setup_extension("cards")
     app.setup_extension("finding")
     app.setup_extension("plain")
     app.add_js_file("maths.js", priority=400, defer="defer")  # deferred scripts run in order: before MathJax

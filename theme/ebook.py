@@ -15,8 +15,10 @@ from uuid import NAMESPACE_URL, uuid5
 from docutils import nodes
 from figures import recoloured
 from latex2mathml.converter import convert
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx import addnodes
 from sphinx.builders.epub3 import Epub3Builder
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.math import get_node_equation_number
 
 COVER = "_images/cover.svg"
@@ -136,7 +138,19 @@ def unique_ids(app, doctree, docname) -> None:
                 node["refid"] = renamed(file["docname"], node["refid"])
 
 
+class Unfolded(SphinxPostTransform):
+    """On paper nothing can be unfolded: a cell that the pages fold stands open."""
+
+    default_priority = 200  # after myst-nb has folded
+
+    def run(self, **kwargs):
+        if self.app.builder.name in ("singlehtml", "epub"):
+            for folded in list(self.document.findall(HideCodeCellNode)):
+                folded.replace_self(folded.children)
+
+
 def setup(app) -> dict:
+    app.add_post_transform(Unfolded)
     app.add_builder(Book, override=True)
     app.connect("config-inited", configure)
     app.connect("builder-inited", choose_mathml, priority=400)  # before Sphinx looks what is missing

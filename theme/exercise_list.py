@@ -2,7 +2,7 @@
 
 ```{exercise-list} 2
 ```
-lists those of level 2 by topic, each with a link to its place; `progress.js` puts a box before each.
+lists those of level 2 in the order of reading, each with a link to its place; `progress.js` puts a box before each.
 """
 
 from docutils import nodes
@@ -17,11 +17,11 @@ class ExerciseList(SphinxDirective):
 
     def run(self):
         level = int(self.arguments[0])
-        rows = sorted((e for e in EXERCISES if e.level == level), key=lambda e: e.topic)
-        lines = ["| topic | exercise | function | chapter |", "|---|---|---|---|"]
-        for e in rows:
-            exercise = f"{{ref}}`{e.label}`"
-            lines.append(f"| {e.topic} | {exercise} | `{e.name}` | {{doc}}`/chapters/{e.chapter}` |")
+        lines = ["| exercise | function | to do | topic | chapter |", "|---|---|---|---|---|"]
+        for e in (e for e in EXERCISES if e.level == level):
+            exercise = f"{{ref}}`{e.title.replace('`', '')} <{e.label}>`"
+            chapter = f"{{doc}}`{int(e.chapter[:2])} </chapters/{e.chapter}>`"
+            lines.append(f"| {exercise} | `{e.name}` | {e.kind} | {e.topic} | {chapter} |")
         container = nodes.container()
         self.state.nested_parse(StringList(lines, "exercise-list"), self.content_offset, container)
         for table in container.children:

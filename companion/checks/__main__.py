@@ -2,7 +2,7 @@
 
 FILE is a Python file that defines functions named as the exercises; those it does not define count as not
 attempted. It is run as any program of yours would be, with your rights: check only files that you trust.
-Exit code: 0 if no answer is wrong, 1 if one is, 2 if FILE cannot be run.
+Exit code: 0 if every exercise is solved, 1 if one is wrong or not attempted, 2 if FILE cannot be run.
 """
 
 import argparse
@@ -10,11 +10,13 @@ import re
 import runpy
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 
-from ._exercises import EXERCISES, Exercise
+from ._exercises import ALIASES, EXERCISES, Exercise
 
 
 def verdict(exercise: Exercise, attempt) -> tuple[str, str]:
@@ -23,7 +25,7 @@ def verdict(exercise: Exercise, attempt) -> tuple[str, str]:
     try:
         with redirect_stdout(said):
             exercise.check(attempt)
-    except Exception as error:  # the reader's function may raise anything
+    except Exception as error:  # the reader's function may return anything
         return "✗", f"it stopped with {type(error).__name__}: {error}"
     last = re.findall(r"^([✓✗○]) \w+(?:: )?((?:.|\n(?![✓✗○] ))*)", said.getvalue(), re.M)[-1]
     return last[0], last[1].strip()
@@ -43,6 +45,21 @@ def answers(file: str) -> dict:
         stop(f"{file} stopped before it could be checked (line {line}), {type(error).__name__}: {error}")
 
 
+def attempts(found: dict) -> tuple[dict[str, Callable], dict[str, str], list[str]]:
+    """(exercise → function, exercise → the other name it was found under, own functions that answer no exercise)."""
+    names = {exercise.name for exercise in EXERCISES}
+    own = {name: f for name, f in found.items() if getattr(f, "__module__", "") == "answers" and callable(f)}
+    given = {name: f for name, f in found.items() if name in names and callable(f)}
+    under, unknown = {}, []
+    for name, function in own.items():
+        meant = ALIASES.get(name, name.removeprefix("my_").removesuffix("_solution"))
+        if meant in names and meant not in given:
+            given[meant], under[meant] = function, name
+        elif name not in names and under.get(meant) != name and not name.startswith("_"):
+            unknown.append(name)
+    return given, under, unknown
+
+
 def stop(reason: str):
     print(reason, file=sys.stderr)
     raise SystemExit(2)
@@ -50,7 +67,23 @@ def stop(reason: str):
 
 def show_list() -> None:
     for e in EXERCISES:
-        print(f"{e.name:24} chapter {int(e.chapter[:2])}, level {e.level}, {e.topic}")
+        print(f"{e.name:24} chapter {int(e.chapter[:2])}, level {e.level}, {e.topic}: {e.title}")
+
+
+def report(found: dict) -> list[str]:
+    """Print a line for each exercise, and what was found beside them; give the marks."""
+    given, under, unknown = attempts(found)
+    marks = []
+    for exercise in EXERCISES:
+        attempt = given.get(exercise.name)
+        mark, hint = verdict(exercise, attempt) if attempt else ("○", "not attempted")
+        name = exercise.name + (f" (your {under[exercise.name]})" if exercise.name in under else "")
+        print(f"{mark} {name}" + (f": {hint}" if hint else ""))
+        marks.append(mark)
+    for name in unknown:
+        near = get_close_matches(name, [exercise.name for exercise in EXERCISES], 1)
+        print(f"{name}: no exercise is called so" + (f"; did you mean {near[0]}?" if near else "."))
+    return marks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,15 +98,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not given.file:
         parser.error("which FILE? (--list names the exercises)")
-    found = answers(given.file)
-    marks = []
-    for exercise in EXERCISES:
-        attempt = found.get(exercise.name)
-        mark, hint = verdict(exercise, attempt) if callable(attempt) else ("○", "not attempted")
-        print(f"{mark} {exercise.name}" + (f": {hint}" if hint else ""))
-        marks.append(mark)
-    print(f"{marks.count('✓')} of {len(marks)} solved, {marks.count('✗')} wrong")
-    return int("✗" in marks)
+    marks = report(answers(given.file))
+    solved, wrong, left = (marks.count(mark) for mark in "✓✗○")
+    print(f"{solved} of {len(marks)} solved, {wrong} wrong, {left} not attempted")
+    return int(solved < len(marks))
 
 
 if __name__ == "__main__":

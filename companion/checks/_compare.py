@@ -1,65 +1,204 @@
 """How an exercise is checked: the reader's function beside the right one and beside the foreseen mistakes."""
 
+import inspect
+import traceback
+
 import torch
 from torch import Tensor
 
+from ._say import CHANGED, say, shown, text
 
-def random_cases(pick) -> list[tuple]:
-    """Random inputs in float64, one with a single class of large logit; `pick` chooses the arguments."""
+NO_GRADIENT = "the value is right, but no gradient reaches the student: .detach() and no_grad cut it off."
+A_NUMBER = (
+    "the value is right, but it is a plain number, without a gradient: no .item() and no float() in a loss."
+)
+ONLY_TEACHER = (
+    "the gradient goes to the teacher, not to the student: detach the teacher's logits, not the student's."
+)
+CUT = "the value is right, the gradient in the student's logits is not: .detach() or no_grad cut part of it off."
+LEAK = "a gradient reaches the teacher: detach its logits."
+
+
+def random_cases(pick, sure: bool = False) -> list[tuple]:
+    """Random inputs in float64, in which N, C and T all vary; `pick` chooses the arguments.
+
+    sure: one case more, in which a probability is 0 in every floating-point number, and its logarithm −∞.
+    """
     generator = torch.Generator().manual_seed(0)
     made = []
-    for n, classes, T in [(5, 3, 2.0), (8, 10, 4.0), (7, 4, 0.5)]:
+    for n, classes, T in [(2, 3, 2.0), (5, 4, 4.0), (3, 6, 0.5)]:
         z, v = torch.randn(2, n, classes, generator=generator, dtype=torch.double) * 3
         made.append(pick(z, v, torch.randint(0, classes, (n,), generator=generator), T))
+    if sure:
+        z, v = 3000 * torch.eye(2, dtype=torch.double), torch.ones(2, 2, dtype=torch.double)
+        made.append(pick(z, v, torch.tensor([0, 1]), 2.0))
     return made
 
 
-def compare(name, attempt, right, cases, mistakes, teacher: int | None = None, rtol: float = 1e-4) -> None:
-    """Compare attempt and right on all cases; name the mistake that explains a difference, if one does."""
-    results = []
+def compare(
+    name, attempt, right, cases, mistakes, student: int | None = None, teacher: int | None = None,
+    slips=(), rtol: float = 1e-4,
+) -> None:  # fmt: skip
+    """Compare attempt and right on all cases; name the mistake that explains a difference, if one does.
+
+    Args:
+        cases: tuples of arguments. mistakes: hint → a function that makes the mistake.
+        student, teacher: the places of their logits in a case, for a loss: the student's gradient is compared too, and
+            none may reach the teacher.
+        slips: hint → a function with the right value and a wrong gradient.
+    """
+    results, inputs = [], []
     for case in cases:
-        case = [
-            x.clone().requires_grad_() if x.__class__ is Tensor and x.is_floating_point() else x for x in case
-        ]
-        result = result_of(name, attempt, *case)
+        given = copied(case, student, teacher)
+        result = result_of(name, attempt, *given)
         if result is None:
             return
+        if changed(case, given):
+            return say(name, CHANGED)
         results.append(result)
-        if teacher is not None and result.requires_grad:
-            leak = torch.autograd.grad(result.sum(), case[teacher], allow_unused=True, retain_graph=True)[0]
-            if leak is not None and leak.abs().max() > 1e-12:
-                return say(name, "a gradient reaches the teacher: detach its logits.")
-    if agree(right, cases, results, rtol):
-        return say(name, None)
-    for hint, wrong in mistakes.items():
-        if agree(wrong, cases, results, rtol):
-            return say(name, hint)
-    expected, got = right(*cases[0]), results[0].detach()
-    return say(name, f"the result differs. For the first case it should be\n{expected}\nand it is\n{got}")
+        inputs.append(given)
+    if not agree(right, cases, results, rtol):
+        return say(name, named(mistakes, right, cases, results, rtol) or first_that_differs(
+            attempt, right, cases, results, rtol))  # fmt: skip
+    if student is not None:
+        return say(name, gradient_fault(right, cases, inputs, results, student, teacher, dict(slips), rtol))
+    return say(name, None)
+
+
+def copied(case, *with_gradient) -> list:
+    """The case for the reader's function, which may do with it what it likes."""
+    copies = [x.clone() if isinstance(x, Tensor) else x for x in case]
+    for place in with_gradient:
+        if place is not None:
+            copies[place].requires_grad_()
+    return copies
+
+
+def changed(case, given) -> bool:
+    """Whether a tensor of the case is no longer as it was; NaN counts as equal to NaN."""
+    pairs = [(a, b.detach()) for a, b in zip(case, given, strict=True) if isinstance(a, Tensor)]
+    return not all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs
+    )
 
 
 def result_of(name, attempt, *case) -> Tensor | None:
-    """What the reader's function returns, as a tensor; None, with a word, where there is nothing to compare."""
+    """What the reader's function returns, as a tensor; None where there is nothing to compare, and that is said."""
     try:
         result = attempt(*case)
     except NotImplementedError:
-        result = None
-    if result is None or result is Ellipsis:
+        result = ...
+    except Exception as error:  # the reader's function may raise anything
+        say(name, stopped(error, attempt, case))
+        return None
+    if result is ... or (result is None and is_empty(attempt)):
         print(f"○ {name}: not attempted")
         return None
-    if isinstance(result, tuple | list):
-        return torch.stack([torch.as_tensor(part) for part in result])
-    return torch.as_tensor(result)
+    if result is None:
+        say(name, "it returned nothing (None): is a `return` missing?")
+        return None
+    try:
+        parts = result if isinstance(result, tuple | list) else None
+        return torch.as_tensor(result) if parts is None else torch.stack([torch.as_tensor(x) for x in parts])
+    except Exception:
+        say(name, f"it returned {text(result)}, a {type(result).__name__}: numbers or a tensor are due.")
+        return None
+
+
+def stopped(error: Exception, attempt, case) -> str:
+    """An exception as a sentence: its words, the line it came from, and the inputs."""
+    said = (str(error).splitlines() or [""])[0]
+    if "in-place" in said or "inplace" in said:
+        return CHANGED
+    if "numpy()" in said and "grad" in said:
+        return "numpy() cuts the gradient off, and a loss without one teaches nothing: stay in torch."
+    file = getattr(getattr(attempt, "__code__", None), "co_filename", None)
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f" It came from `{lines[-1]}`." if lines and lines[-1] else ""
+    return f"it stops with {type(error).__name__}: {said}.{where} The inputs were\n{shown(attempt, case)}"
+
+
+def is_empty(function) -> bool:
+    """A body of `pass`, `...` or a docstring: nobody forgot a `return` there."""
+
+    def empty():
+        """As a stub is."""
+
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and not code.co_names and len(code.co_code) <= len(empty.__code__.co_code) and (
+        set(code.co_consts) <= {None, function.__doc__})  # fmt: skip
 
 
 def agree(function, cases, results, rtol) -> bool:
-    expected = [function(*case) for case in cases]
+    expected = [torch.as_tensor(function(*case)) for case in cases]
     return all(
         e.shape == r.shape
-        and torch.allclose(r.detach().double(), e.double(), rtol=rtol, atol=1e-6, equal_nan=True)
+        and torch.allclose(r.detach().double(), e.detach().double(), rtol=rtol, atol=1e-6, equal_nan=True)
         for e, r in zip(expected, results, strict=True)
     )
 
 
-def say(name: str, hint: str | None) -> None:
-    print(f"✓ {name}" if hint is None else f"✗ {name}: {hint}")
+def named(mistakes, right, cases, results, rtol) -> str | None:
+    """The hint of the mistake that gives the same results on all cases, or at least where they are finite."""
+    finite = [i for i, result in enumerate(results) if result.isfinite().all()]
+    for kept in (range(len(cases)), finite):
+        some, of = [cases[i] for i in kept], [results[i] for i in kept]
+        if some and not agree(right, some, of, rtol):
+            for hint, wrong in mistakes.items():
+                if agree(wrong, some, of, rtol):
+                    return hint
+    return None
+
+
+def first_that_differs(attempt, right, cases, results, rtol) -> str:
+    """What to say where no mistake fits: the inputs, what is due, and what came."""
+    for case, result in zip(cases, results, strict=True):
+        if not agree(right, [case], [result], rtol):
+            due = torch.as_tensor(right(*case))
+            if due.shape != result.shape:
+                come = f"It has the shape {tuple(result.shape)}, and {tuple(due.shape)} is due."
+            else:
+                come = f"It should be\n  {text(due)}\nand it is\n  {text(result)}"
+            return f"the result differs. For\n{shown(attempt, case)}\n{come}"
+    raise AssertionError("all cases agree")
+
+
+def gradient_fault(right, cases, inputs, results, student, teacher, slips, rtol) -> str | None:
+    """What is wrong with the gradient of a loss whose value is right."""
+    if not any(result.requires_grad for result in results):
+        return A_NUMBER if all(result.dtype != torch.double for result in results) else NO_GRADIENT
+    wanted = [i for i in (student, teacher) if i is not None]
+    found = [
+        gradients(result, [given[i] for i in wanted]) for given, result in zip(inputs, results, strict=True)
+    ]
+    leaks = any(of[1].abs().max() > 1e-12 for of in found) if teacher is not None else False
+    if all(of[0].abs().max() == 0 for of in found):
+        return ONLY_TEACHER if leaks else NO_GRADIENT
+    if leaks:
+        return LEAK
+    pulls = [of[0] for of in found]
+    if agree(pull(right, student), cases, pulls, rtol):
+        return None
+    for hint, wrong in slips.items():
+        if agree(pull(wrong, student), cases, pulls, rtol):
+            return hint
+    return CUT
+
+
+def gradients(result: Tensor, of: list[Tensor]) -> list[Tensor]:
+    """d result / d each, 0 where there is none."""
+    if not result.requires_grad:
+        return [torch.zeros_like(x) for x in of]
+    return list(
+        torch.autograd.grad(result.sum(), of, allow_unused=True, materialize_grads=True, retain_graph=True)
+    )
+
+
+def pull(function, student: int):
+    """The function that gives the gradient of `function` in the student's logits."""
+
+    def gradient(*case):
+        given = copied(case, student)
+        return gradients(function(*given), [given[student]])[0]
+
+    return gradient

@@ -29,24 +29,35 @@ def same_training(attempt: Callable[[float, float, int, float, int], tuple[float
                 lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T ** (k - 2) * m)),
             "the two weights of our loss sum to 1: divide by their sum, and keep the sum as the scale.":
                 lambda hard, soft, k, T, m: torch.tensor([soft * T ** (k - 2) / m, 1.0], dtype=torch.double),
+            "this is our loss over theirs: the scale is what ours is multiplied by.":
+                lambda *case: torch.stack([answer(*case)[0], 1 / answer(*case)[1]]),
+            "the order is (alpha, scale).": lambda *case: torch.stack(answer(*case)[::-1]),
+            "k − 2 is turned round: where k = 0, T² is missing in their loss, and soft / T² is left.":
+                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T ** (2 - k) / m)),
+            "the scale is the sum of both weights after T and m: use the corrected soft weight.":
+                lambda hard, soft, k, T, m: torch.stack([
+                    answer(hard, soft, k, T, m)[0], torch.tensor(hard + soft, dtype=torch.double)]),
             "the scale is missing: our loss is theirs divided by the sum of both weights.":
                 lambda *case: torch.stack([answer(*case)[0], torch.ones((), dtype=torch.double)]),
         },
     )  # fmt: skip
 
 
-def row_mean_over_mean(attempt: Callable[[tuple[int, ...]], float]) -> None:
-    """Checks attempt(shape) → KL a counted row over F.kl_div(reduction="mean"), eq-kl-div-mean."""
+def row_mean_over_mean(attempt: Callable[[tuple[int, ...]], float], name: str = "row_mean_over_mean") -> None:
+    """Checks attempt(shape) → KL per counted row over F.kl_div(reduction="mean"), eq-kl-div-mean."""
 
     def number(of):
         return lambda shape: torch.tensor(float(of(shape)))
 
     compare(
-        "row_mean_over_mean", attempt, number(lambda s: s[-1]), [((8, 10),), ((2, 3, 7),), ((4, 5),)],
+        name, attempt, number(lambda s: s[-1]), [((8, 10),), ((2, 3, 7),), ((4, 5),)],
         {
             "`batchmean` divides by the first dimension alone: for tokens that is not the number of rows.":
                 number(lambda s: torch.Size(s).numel() / s[0]),
             "this turns the factor round: `mean` is the smaller one.": number(lambda s: 1 / s[-1]),
+            "this is right for (N, C) only: for tokens (B, L, C) the classes are the last dimension.":
+                number(lambda s: s[1]),
+            "this is the first dimension, the examples: the classes are the last one.": number(lambda s: s[0]),
             "this is the number of rows, by which both divide.": number(lambda s: torch.Size(s[:-1]).numel()),
             "this is the number of all entries, by which `mean` divides: the rows stay in both.":
                 number(lambda s: torch.Size(s).numel()),

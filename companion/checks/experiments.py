@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ._compare import compare, result_of, say
+from ._compare import compare, result_of
+from ._say import say
 
 
 def paired_interval(attempt: Callable[[Tensor, Tensor], tuple[float, float]]) -> None:
@@ -36,6 +37,11 @@ def paired_interval(attempt: Callable[[Tensor, Tensor], tuple[float, float]]) ->
             "the standard deviation divides by n: take n − 1 (ddof=1).":
                 lambda a, b: bounds(a, b, (a - b).std(correction=0) / len(a) ** 0.5, t(len(a))),
             "the difference is turned round: a − b.": lambda a, b: right(b, a),
+            "the ends are swapped: the lower one comes first.": lambda a, b: right(a, b).flip(0),
+            "this is the mean and the half width: return mean − half and mean + half.":
+                lambda a, b: torch.stack([(a - b).mean(), right(a, b).diff()[0] / 2]),
+            "divide by √n, not by √(n − 1): the n − 1 is in the standard deviation.":
+                lambda a, b: bounds(a, b, (a - b).std() / (len(a) - 1) ** 0.5, t(len(a))),
         },
         rtol=2e-3,
     )  # fmt: skip
@@ -68,7 +74,9 @@ def permute_dark(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
     return say("permute_dark", None)
 
 
-def long_tail_worst_class(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
+def long_tail_worst_class(
+    attempt: Callable[[Tensor, Tensor], Tensor], name: str = "long_tail_worst_class"
+) -> None:
     """Checks attempt(logits, y) → accuracy of the worst class among those present, in %, eq-worst-class."""
     generator = torch.Generator().manual_seed(5)
     y = torch.tensor([0] * 6 + [1] * 5 + [2] * 4 + [4] * 3)  # no example of class 3
@@ -84,8 +92,8 @@ def long_tail_worst_class(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
         return values[~values.isnan()]
 
     compare(
-        "long_tail_worst_class", attempt, lambda z, y: seen(each(z, y)).min(),
-        [(logits, y), (logits.flip(1), 4 - y), (noise, y)],
+        name, attempt, lambda z, y: seen(each(z, y)).min(),
+        [(logits, y), (logits[:11].flip(1), 4 - y[:11]), (noise, y)],
         {
             "this is the accuracy over all examples: the common classes hide the rare ones.":
                 lambda z, y: 100 * (z.argmax(-1) == y).double().mean(),

@@ -12,7 +12,10 @@ def regret(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Checks attempt(val, test), two tables of accuracy (seeds, temperatures) → mean regret, eq-regret."""
     generator = torch.Generator().manual_seed(6)
     noise = torch.randn(3, 2, 10, 5, generator=generator, dtype=torch.double)
-    val, test = 80 + 3 * noise[:, 0], 80 + 3 * noise[:, 0] + 2 * noise[:, 1]
+    truth = 80 + torch.tensor(
+        [0, 3, 4, 2, -3]
+    )  # of each temperature: the third is the best, and choosing costs
+    val, test = truth + 3 * noise[:, 0], truth + noise[:, 1]
 
     def chosen(val, of):
         return of.gather(1, val.argmax(1, keepdim=True))[:, 0]
@@ -24,7 +27,7 @@ def regret(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
         "regret", attempt, lambda val, test: (best(test) - chosen(val, test)).mean(),
         list(zip(val, test, strict=True)),
         {
-            "the sign is turned round: the best less the chosen.":
+            "the sign is turned round: it is the best minus the chosen.":
                 lambda val, test: (chosen(val, test) - best(test)).mean(),
             "this is the regret of each seed: take the mean.": lambda val, test: best(test) - chosen(val, test),
             "the choice saw the test scores: choose by val, report by test.":
@@ -35,6 +38,12 @@ def regret(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
                 lambda val, test: (test.max(1).values - chosen(val, test)).mean(),
             "one temperature is chosen for all seeds together: each seed chooses by its own validation scores.":
                 lambda val, test: best(test) - test.mean(0)[val.mean(0).argmax()],
+            "T* is chosen by test, not by val.":
+                lambda val, test: (test.mean(0)[val.mean(0).argmax()] - chosen(val, test)).mean(),
+            "`test[:, chosen]` takes whole columns: take one entry per row, with gather.":
+                lambda val, test: best(test) - test[:, val.argmax(1)].mean(),
+            "this is the sum over the seeds: take the mean.":
+                lambda val, test: (best(test) - chosen(val, test)).sum(),
             "the seeds and the temperatures are mixed up: a row is a seed, a column a temperature.":
                 lambda val, test: (best(test.T) - chosen(val.T, test.T)).mean(),
         },

@@ -9,9 +9,12 @@ no shipped teacher has seen.
     official test    10,000 images: `fashion("test")`
 """
 
+import errno
 import gzip
 import hashlib
 import lzma
+import tempfile
+import zlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -55,7 +58,7 @@ class Split:
     def sample(self, per_class: int, seed: int) -> "Split":
         """`per_class` examples of each class, drawn without replacement; `seed` decides which."""
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self), generator=generator).to(self.y.device)
+        order = torch.randperm(len(self), generator=generator, device="cpu").to(self.y.device)
         chosen = []
         for c in self.y.unique().tolist():
             of_class = order[self.y[order] == c]
@@ -76,6 +79,7 @@ def fashion(part: str) -> Split:
 
     Raises:
         ValueError: an unknown part, or a file whose SHA-256 is not the recorded one.
+        FileNotFoundError: a file of the package is missing.
     """
     if part not in ("train", "val", "test"):
         raise ValueError(f'part is "train", "val" or "test"; got {part!r}.')
@@ -117,8 +121,8 @@ def digits(seed: int = 0) -> tuple[Split, Split, Split]:
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    whole = Split(torch.tensor(x / 16, dtype=torch.float32)[order], torch.tensor(y).long()[order])
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed), device="cpu")
+    whole = Split(torch.from_numpy(x / 16).float()[order], torch.from_numpy(y).long()[order])
     return whole[:1000], whole[1000:1297], whole[1297:]
 
 
@@ -131,7 +135,8 @@ def fashion_full(folder: str | Path | None = None) -> tuple[Split, Split]:
 
     Raises:
         FileNotFoundError: the folder lacks a file, or there is no folder and the download failed.
-        ValueError: the content of a file does not have the recorded SHA-256.
+        OSError: there is no folder, and the cache cannot be written to or the disk is full.
+        ValueError: a file is broken, or its content does not have the recorded SHA-256.
         ImportError: no folder, and pooch is not installed (`pip install pooch`).
     """
     parts = {
@@ -167,11 +172,19 @@ def _idx(name: str, folder: str | Path | None) -> np.ndarray:
     """One official IDX file as uint8: (N, 28, 28) images or (N,) labels."""
     md5, sha256 = _OFFICIAL[name]
     path = _download(f"{name}.gz", md5) if folder is None else _in_folder(name, Path(folder))
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(
+                f"{path} is no whole gzip file ({error}): not the official file. Get it from {_SITE}{name}.gz"
+            ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ValueError(
-            f"{path}: SHA-256 of the content is {found}, expected {sha256}: not the official file."
+            f"{path}: SHA-256 of the content is {found}, expected {sha256}: not the official file. "
+            f"Get it from {_SITE}{name}.gz"
         )
     header = 16 if "idx3" in name else 8
     values = np.frombuffer(content, np.uint8, offset=header)
@@ -188,23 +201,44 @@ def _in_folder(name: str, folder: Path) -> Path:
 def _download(name: str, md5: str) -> Path:
     import pooch
 
+    cache = Path(pooch.os_cache("companion"))
+    advice = 'pass folder="…" with the four official files; fashion("train") needs neither.'
     try:
-        return Path(pooch.retrieve(_SITE + name, f"md5:{md5}", fname=name, path=pooch.os_cache("companion")))
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as probe:
+            probe.write(bytes(1 << 20))
     except OSError as error:
+        raise OSError(
+            f"{cache}, where downloads are kept, cannot be written to ({error.strerror or error}): make it "
+            f"writable or make room, set XDG_CACHE_HOME to another folder, or {advice}"
+        ) from error
+    try:
+        return Path(pooch.retrieve(_SITE + name, f"md5:{md5}", fname=name, path=cache))
+    except ValueError as error:  # pooch: the MD5 is another
+        raise ValueError(f"{_SITE}{name}, as downloaded, is not the official file: {error}") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(
+                error.errno, f"the disk is full: {name} did not fit into {cache}; {advice}"
+            ) from error
         raise FileNotFoundError(
-            f"{_SITE}{name} could not be downloaded ({type(error).__name__}). Without a network, pass "
-            'folder="…" with the four official files; fashion("train") needs neither.'
+            f"{_SITE}{name} could not be downloaded ({type(error).__name__}). Without a network, {advice}"
         ) from error
 
 
 def _checked(name: str) -> bytes:
     """A data file of the package, or an error if its SHA-256 is not the one in SHA256SUMS."""
     folder = files(__package__)
-    sums = dict(reversed(line.split()) for line in folder.joinpath("SHA256SUMS").read_text().splitlines())
-    content = folder.joinpath(name).read_bytes()
+    remedy = "Install companion again; in a clone: git checkout companion/data"
+    try:
+        sums = folder.joinpath("SHA256SUMS").read_text()
+        content = folder.joinpath(name).read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error.filename} is missing. {remedy}") from error
+    recorded = dict(reversed(line.split()) for line in sums.splitlines() if line.strip())
     found = hashlib.sha256(content).hexdigest()
-    if found != sums[name]:
-        raise ValueError(f"{name}: SHA-256 is {found}, expected {sums[name]}. Install companion again.")
+    if found != recorded.get(name):
+        raise ValueError(f"{name}: SHA-256 is {found}, expected {recorded.get(name)}. {remedy}")
     return content
 
 

@@ -53,6 +53,19 @@ WIDE = """() => [...document.querySelectorAll('article *, main *, header *, foot
     .slice(0, 5).map(e => e.outerHTML.slice(0, 160))"""
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_caption_is_seen(page, path, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.goto((PAGES / path).as_uri())
+    hidden = "[...document.querySelectorAll('figcaption')].filter(e => !e.offsetHeight).map(e => e.innerText)"
+    assert page.evaluate(hidden) == []
+
+
+def test_the_style_page_has_captions(page):
+    page.goto((PAGES / "reference/style.html").as_uri())
+    assert page.locator("figcaption").count() >= 3
+
+
 def test_formulas_are_set_without_a_network(page, path):
     page.goto((PAGES / path).as_uri())
     rendered(page)

@@ -1,6 +1,7 @@
 """Each line of chapters/results/07_conventions.csv and each column of 07_faults.csv, measured again.
 
-What is not installed is skipped: torchdistill comes with the extra `peers`, the others with `peers-llm`.
+What does not import is left out, with the reason (conftest.py). torchdistill comes with the extra `peers`, the others
+with `peers-llm`.
 """
 
 import csv
@@ -17,9 +18,9 @@ from scripts.chapter07_conventions import (
     as_fault_loss,
     draw,
     fault,
-    installed,
     measure,
 )
+from tests.peers import conftest
 
 
 def lines(name):
@@ -32,8 +33,7 @@ COLUMNS = lines("07_faults")
 
 
 def need(name):
-    if not installed(PEERS[name]):
-        pytest.skip(f"{PEERS[name].package} is not installed")
+    conftest.need(PEERS[name].package, PEERS[name].module)
 
 
 def test_the_files_hold_every_library():

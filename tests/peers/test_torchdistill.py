@@ -3,12 +3,17 @@
 Not part of `tests/`' usual run: it needs the extra `peers` (make test-peers).
 """
 
+import importlib
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from companion import features, losses
+from tests.peers.conftest import need
 
-peer = pytest.importorskip("torchdistill.losses.mid_level", reason="pip install '.[peers]'")
+need("torchdistill", "torchdistill.losses.mid_level", allow_module_level=True)
+peer = importlib.import_module("torchdistill.losses.mid_level")
 
 
 def draw(*shape, seed=0):
@@ -116,13 +121,18 @@ def test_standardised_kd_without_a_label_drops_T_squared():
     assert 9 * value == pytest.approx(losses.standardized_kd_loss(z, v, 3.0).item(), rel=1e-9)
 
 
-def test_spkd_divides_rows_by_their_L1_norm():
-    """The paper's eq. 3 and its authors' code divide by the L2 norm; here `1` lands in F.normalize's p."""
-    z, v = draw(6, 5)
-    value, _ = theirs(peer.SPKDLoss(**OUTPUTS, reduction="batchmean"), z, v)
-    l1 = [torch.nn.functional.normalize(x @ x.T, p=1) for x in (z, v)]
-    assert value == pytest.approx((l1[0] - l1[1]).square().sum().item() / 36, rel=1e-9)
-    assert value < features.similarity_preserving_loss(z, v) / 2
+@pytest.mark.parametrize("n", [3, 6, 11])
+def test_spkd_divides_rows_by_their_L1_norm(n):
+    """The paper's eq. 3 and its authors' code divide by the L2 norm; here `1` lands in F.normalize's p. Both: by n²."""
+    z, v = draw(n, 5, seed=n)
+
+    def with_norm(p):
+        return lambda z: (
+            sum((F.normalize(z @ z.T, p=p) - F.normalize(v @ v.T, p=p)).square().flatten()) / n**2
+        )
+
+    same(theirs(peer.SPKDLoss(**OUTPUTS, reduction="batchmean"), z, v), ours(with_norm(1), z))
+    same(ours(lambda z: features.similarity_preserving_loss(z, v), z), ours(with_norm(2), z))
 
 
 def test_attention_transfer_by_default_takes_the_mean_square():

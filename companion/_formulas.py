@@ -1,0 +1,98 @@
+"""The pieces of the losses' formulas, on rows in float32 or wider: values with their derivatives."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """p = softmax(v/T) against q = softmax(z/T), exact where they nearly agree and where they are far apart.
+
+    With u = (z − v)/T, less its mean under p, q is p·e^u / Σ p·e^u. Hence, with s = Σ p·(e^u − 1 − u) ≥ 0,
+    KL(p‖q) = log(1 + s), log(q/p) = u − KL and q − p = p·(e^u − 1 − s)/(1 + s): nothing of size 1 cancels.
+    A row where e^u overflows, or with a class at −inf, is taken from log p and log q.
+
+    Returns:
+        p (n, C), log(q/p) (n, C), q − p (n, C) and KL(p‖q) (n, 1).
+    """
+    p = (v - v.amax(-1, keepdim=True)).div_(T).exp_()
+    p.div_(p.sum(-1, keepdim=True))
+    u = (z - v).div_(T)
+    u.sub_((p * u).sum(-1, keepdim=True))
+    r = u.expm1()
+    s = (r - u).mul_(p).sum(-1, keepdim=True)
+    # A GPU is not asked, which would make the program wait for it: there all rows are made in both ways.
+    near = z.is_cpu and not torch.compiler.is_compiling() and math.isfinite(s.sum().item())
+    where = None if near else s.isfinite()
+    kl = s.log1p()
+    parts = p, u.sub_(kl), r.sub_(s).mul_(p).div_(s.add_(1)), kl
+    if near:
+        return parts
+    return tuple(torch.where(where, a, b) for a, b in zip(parts, _compare_far(z, v, T), strict=True))
+
+
+def _compare_far(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`compare` from log p and log q."""
+    log_p, log_q = (v / T).log_softmax(-1), (z / T).log_softmax(-1)
+    p, q = log_p.exp(), log_q.exp()
+    ratio = torch.where(log_p == log_q, 0, log_q - log_p)  # also −inf on both sides
+    gap = torch.where(ratio.abs() < 0.5, p * ratio.expm1(), q - p)
+    kl = (gap - torch.where(p > 0, p * ratio, 0)).sum(-1, keepdim=True)
+    return p, ratio, gap, kl
+
+
+def cross_entropy(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """−log softmax(z)_y of each row, y (n, 1), and its derivative softmax(z) − onehot(y)."""
+    z = z - z.amax(-1, keepdim=True)
+    target = z.gather(-1, y)
+    total = z.exp_().sum(-1, keepdim=True)
+    z.div_(total).scatter_add_(-1, y, torch.full_like(target, -1.0))
+    return total.log_().sub_(target), z
+
+
+def standardized(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(x − mean)/(std + 1e-7) and std of each row, the divisor of the variance being C − 1."""
+    x = x - x.mean(-1, keepdim=True)
+    std = x.square().sum(-1, keepdim=True).div_(x.shape[-1] - 1).sqrt_()
+    return x.div_(std + 1e-7), std
+
+
+def decorrelation(x: Tensor, y: Tensor, dim: int, weight: float) -> tuple[Tensor, Tensor]:
+    """weight · Σ (1 − ρ) of x and y along dim, as ½‖a − b‖² of unit vectors; and its derivative in x."""
+    (a, size), (b, size_y) = (_unit(t, dim) for t in (x, y))
+    half = (a - b).square_().sum(dim, keepdim=True).div_(2)
+    slope = (a - b).sub_(a * half).mul_(weight)  # (a − b) − a·(1 − ρ) is ρ·a − b
+    return half.sum() * weight, slope.div_(torch.where(size == math.inf, size_y, size))
+
+
+def _unit(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """x centred along dim over its length, and the length; 0 and ∞ where x is constant to rounding."""
+    mean = x.mean(dim, keepdim=True)
+    x = x - mean
+    size = x.norm(dim=dim, keepdim=True)
+    size.masked_fill_(size <= 4 * torch.finfo(x.dtype).eps * x.shape[dim] ** 0.5 * mean.abs(), math.inf)
+    return x.div_(size), size
+
+
+def bounded(ratio: Tensor) -> Tensor:
+    """log(q/p) within ±80: beyond, the mixture is one of the two to the last digit, and e^ratio overflows."""
+    return ratio.clamp_(-80, 80)
+
+
+def through_softmax(q: Tensor, slope: Tensor, scale: float) -> Tensor:
+    """scale · q · (slope − Σ q·slope): from the derivative in q to the one in the logits."""
+    slope = slope - (q * slope).sum(-1, keepdim=True)
+    return slope.mul_(q).mul_(scale)
+
+
+def one_for_the_rest(log_q: Tensor, index: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """p_r (log p_r − log q_r) for all that is not stored, as one class; and its derivative in the logits at T = 1."""
+    stored = torch.zeros_like(p).masked_fill_(p > 0, -math.inf)  # a place with p = 0 is padding
+    rest = log_q.scatter_add(-1, index, stored)
+    log_q_r = rest.logsumexp(-1, keepdim=True)
+    nothing_left = log_q_r == -math.inf
+    p_r = (1 - p.sum(-1, keepdim=True)).clamp_min_(0).masked_fill_(nothing_left, 0)
+    value = -torch.special.entr(p_r) - p_r * log_q_r.masked_fill(nothing_left, 0)
+    share = rest.softmax(-1).masked_fill_(nothing_left, 0)  # q_j / q_r of what is in the rest
+    return value.squeeze(-1), log_q.exp().sub_(share).mul_(p_r)

@@ -1,0 +1,183 @@
+"""What `fit` and `fit_many` refuse, each with its remedy: most of it before the first step."""
+
+import inspect
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .metrics import accuracy
+
+LABELS = ("y", "label", "labels", "target", "targets")  # a third parameter of these names may have a default
+
+
+def check_run(train, loss, teacher, transform, steps, batch_size, precision) -> None:
+    """What there is to learn from, and what it is called with."""
+    check_split("train", train)
+    if steps < 1 or len(train) == 0 or batch_size < 1:
+        raise ValueError(f"nothing to do: {steps} steps on {len(train)} examples, {batch_size} at a time.")
+    if precision not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(f"precision is torch.bfloat16, torch.float16 or None; got {precision}.")
+    _check_loss(loss)
+    _check_teacher(teacher, train, transform)
+
+
+def check_split(name: str, split) -> None:
+    """`split` is what the loop indexes: two tensors that belong together."""
+    if not all(isinstance(getattr(split, part, None), Tensor) for part in "xy"):
+        raise TypeError(
+            f"{name} is a Split(x, y) of tensors; got {type(split).__name__}. From a TensorDataset: "
+            "Split(*dataset.tensors). For a DataLoader write the loop yourself: reference/recipes has it."
+        )
+
+
+def check_student(student, *teachers) -> None:
+    """The student can be trained, and is not its own teacher."""
+    if not isinstance(student, nn.Module):
+        raise TypeError(f"a student is an nn.Module; got {type(student).__name__}.")
+    if any(student is teacher for teacher in teachers):
+        raise ValueError("teacher and student are the same object: teach by a copy, copy.deepcopy(student).")
+    learned = [p for p in student.parameters() if p.requires_grad]
+    if not learned:
+        raise ValueError("all weights of the student are frozen: free some by requires_grad_(True).")
+    if any(p.dtype == torch.float16 for p in learned):
+        raise ValueError("AdamW cannot train float16 weights: student.float(), with precision=torch.float16.")
+
+
+def check_val(val, score, val_every: int) -> None:
+    """What validation needs; whether the score fits is tried on the student itself."""
+    check_split("val", val)
+    if val_every < 1:
+        raise ValueError(f"val_every is a number of steps, 1 or more; got {val_every}.")
+    if score is accuracy and (val.y.is_floating_point() or val.y.dim() != 1):
+        other = "-F.mse_loss(z, y).item()" if val.y.is_floating_point() else "accuracy(z[y >= 0], y[y >= 0])"
+        raise ValueError(
+            f"accuracy takes labels (N,), and val.y is {val.y.dtype} {tuple(val.y.shape)}: give a score, e.g. "
+            f"score=lambda z, y: {other}. Higher must be better."
+        )
+
+
+def check_reach(losses: list[Tensor], owned: list[Tensor]) -> None:
+    """Refuse losses that reach parameters which the optimiser does not have: they would never move."""
+    known = {id(x) for x in owned}
+    seen, ahead = set(), [loss.grad_fn for loss in losses]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        ahead += [inner for inner, _ in node.next_functions]
+        if type(node).__name__ == "AccumulateGrad" and id(node.variable) not in known:
+            raise ValueError(
+                f"the loss depends on a parameter {tuple(node.variable.shape)} that is not the student's and would "
+                "never be trained. Make its module (a projector, a temperature) a part of the student, or freeze "
+                "it by requires_grad_(False)."
+            )
+
+
+def loss_of(loss, z, v, y, step: int, lr: float, who: str = "") -> tuple[Tensor, float]:
+    """The loss of a batch and its number; where there is none to descend, the error says why."""
+    try:
+        value = loss(z, v, y)
+    except ValueError as error:
+        if not str(error).startswith("the loss is ") and _sound(z):
+            raise
+        raise _no_number(error, step, lr, who) from error
+    except (TypeError, AttributeError) as error:
+        raise TypeError(_not_taken(error, z, v, y)) from error
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        raise ValueError(
+            f"the loss{who} does not depend on the student's outputs: is something detached or taken by .item(), "
+            "or are student and teacher swapped?"
+        )
+    if value.numel() != 1:
+        raise ValueError(f"the loss has shape {tuple(value.shape)}: take its mean, fit needs one number.")
+    number = value.item()
+    if not math.isfinite(number):
+        raise _no_number(f"the loss is {number}", step, lr, who)
+    return value, number
+
+
+def check_sound(sound: bool, what: str, step: int, lr: float) -> None:
+    """What a step left behind is finite; the loss would only show it at the next step, and never at the last."""
+    if not sound:
+        raise _diverged(f"{what} are not finite", step, lr)
+
+
+def _check_loss(loss) -> None:
+    takes = "the loss is called as loss(logits_s, logits_t, y)"
+    if not callable(loss):
+        raise TypeError(f"{takes}; got {type(loss).__name__}.")
+    if not _takes(loss, 3):
+        raise TypeError(
+            f"{takes}, and this one does not take the three: loss=lambda z, v, y: ... with what it takes."
+        )
+    third = list(_signature(loss).parameters.values())[2:3] if _signature(loss) else []
+    if third and third[0].default is not inspect.Parameter.empty and third[0].name not in LABELS:
+        raise TypeError(
+            f"{takes}, and y would land in its option {third[0].name}: loss=lambda z, v, y: "
+            f"{getattr(loss, '__name__', 'loss')}(z, v, {third[0].name}=...)."
+        )
+
+
+def _check_teacher(teacher, train, transform) -> None:
+    if teacher is None or isinstance(teacher, nn.Module):
+        return
+    if not isinstance(teacher, Tensor):
+        raise TypeError(
+            f"the teacher is an nn.Module, its logits as a tensor, or None; got {type(teacher).__name__}. Logits from "
+            "elsewhere: torch.as_tensor(logits). A function or several teachers: a module whose forward calls them."
+        )
+    if len(teacher) != len(train):
+        raise ValueError(f"{len(teacher)} rows of teacher logits for {len(train)} training examples.")
+    if transform is not None:
+        raise ValueError(
+            "cached teacher logits belong to the images as they are, and the transform changes them: "
+            "pass the teacher itself."
+        )
+
+
+def _signature(function) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):  # built in: it says nothing of what it takes
+        return None
+
+
+def _takes(function, n: int) -> bool:
+    try:
+        _ = _signature(function) and _signature(function).bind(*range(n))
+    except TypeError:
+        return False
+    return True
+
+
+def _diverged(what, step: int, lr: float) -> FloatingPointError:
+    return FloatingPointError(f"{what} at step {step}: the run diverges, lower lr = {lr}.")
+
+
+def _no_number(what, step: int, lr: float, who: str) -> FloatingPointError:
+    if step > 1:  # of what a loss says, masks and all, only the first part is to the point here
+        return _diverged(str(what).split(":")[0] + who, step, lr)
+    return FloatingPointError(
+        f"{what}{who} at step 1, before any update: look for what is not finite in x, in the teacher's outputs "
+        "and in the student's weights."
+    )
+
+
+def finite(tensors) -> bool:
+    """Whether all numbers in all tensors are finite."""
+    return all(bool(x.isfinite().all()) for x in tensors)
+
+
+def _sound(z) -> bool:
+    return not isinstance(z, Tensor) or not (z.isnan() | z.isposinf()).any()
+
+
+def _not_taken(error: Exception, z, v, y) -> str:
+    kinds = ", ".join(f"{tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in (z, v, y))
+    if v is None:
+        hint = "There is no teacher, so logits_t is None."
+    else:
+        hint = "Where a model returns more than its logits, unpack it in the loss."
+    return f"loss(logits_s, logits_t, y) could not take {kinds}: {error}. {hint}"

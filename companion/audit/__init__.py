@@ -1,0 +1,107 @@
+"""Does the teacher matter? Any distillation loss, put through the checks of the book.
+
+    from companion.audit import audit, check
+
+    print(audit(my_loss))                          # called as my_loss(logits_s, logits_t, y, T)
+    print(audit(my_loss, "loss(s, t, T=T)"))       # or as told
+    check(my_loss)                                 # in a test: raises AssertionError with the table
+
+From a shell: python -m companion.audit package.module:function, with --help for more.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from . import divergence as _divergence
+from . import properties, suite
+from . import reduction as _reduction
+from .calls import full_name, subject
+from .faults import CASES
+from .report import Finding, Report
+
+__all__ = ["CASES", "Finding", "Report", "audit", "check"]
+
+
+def audit(
+    loss: Callable[..., Any],
+    call: str | None = None,
+    *,
+    divergence: str | None = None,
+    name: str | None = None,
+) -> Report:
+    """Whether a distillation loss does what it says, found from the numbers that it returns.
+
+    Args:
+        loss: any callable that returns one number, from student logits and teacher logits (N, C), labels (N,)
+            and a temperature, called as loss(logits_s, logits_t, y, T). Where its parameters' names say another
+            order (logits_s, student, T, temperature, mask, …), they are followed.
+        call: how it is called instead, a Python expression of `loss`, s, t, y, T, mask and n (how many
+            positions count in the whole batch), e.g. "loss(s, t, T=T)" or "loss(t, s, alpha=0.5)". What it does
+            not name, the loss does not claim to have: it "does not apply".
+        divergence: what the loss is meant to be: "forward KL", "reverse KL", "JSD", "skew KL", "cross-entropy",
+            "squared error", "relation" (it relates the examples of a batch) or "none" (it is no divergence). If it
+            is something else, that is a fault. Without it the function's own name may say so (reverse_kl_loss).
+        name: what to print for it; else its module and name.
+
+    Returns:
+        A frozen `Report`: `ok`, `failed`, one finding for each property, and the twenty cases of the fault suite.
+
+    Raises:
+        ValueError: the loss cannot be called so, or `divergence` is none of these; says the remedy.
+    """
+    if divergence is not None and divergence not in _divergence.DECLARED:
+        raise ValueError(f"divergence is one of {', '.join(_divergence.DECLARED)}; got {divergence!r}.")
+    found, distribution = full_name(loss)
+    name = name or found
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        taken = subject(loss, call)
+        known = properties.know(taken, divergence or "")
+        of = _reduction.reductions(known)
+        cases = suite.cases(known, of)
+        findings = (
+            properties.teacher_matters(known),
+            properties.student_gradient(known),
+            properties.teacher_gradient(known),
+            properties.temperature(known),
+            _divergence.divergence(known, "" if divergence else _divergence.declared_by_name(found)),
+            _reduction.reduction(known, of),
+            _reduction.micro_batch(known, of),
+            _reduction.mask(known),
+            properties.shapes(known),
+            suite.faults(known, cases),
+        )
+    fit = known.fit
+    soft = fit is not None and fit.candidate is not None
+    rows = 6 if of.rows == "mean" else 1
+    return Report(
+        name,
+        distribution,
+        taken.call,
+        findings,
+        cases,
+        divergence=fit.name if fit else "none known",
+        factor=properties.factor(known.k) if known.uses_T and soft else "does not apply",
+        hard=fit.hard_weight * rows if fit and fit.hard else None,
+        soft=max(fit.weights, key=abs) * rows / (2.0**known.k)
+        if soft and known.k is not None and known.uses_T
+        else None,
+        rows=of.rows,
+        classes=of.classes,
+        tokens=of.tokens,
+    )
+
+
+def check(loss: Callable[..., Any], call: str | None = None, **how: Any) -> Report:
+    """`audit` for a test: the report, if nothing is at fault.
+
+    Raises:
+        AssertionError: something is; its text is the report.
+    """
+    report = audit(loss, call, **how)
+    if not report.ok:
+        raise AssertionError(f"\n{report}")
+    return report

@@ -1,0 +1,132 @@
+"""Each loss from its definition, in plain PyTorch: what values and gradients are compared with, in float64.
+
+A definition is called as f(z, v, T, y): student logits or features, teacher's, temperature, labels. It returns
+one value a row, or a scalar where it relates the examples of a batch. It shares no code with the losses.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def kl(log_p, log_q):
+    return torch.where(log_p > -math.inf, log_p.exp() * (log_p - log_q), 0).sum(-1)
+
+
+def kd(z, v, T, y):
+    return T * T * kl((v / T).log_softmax(-1), (z / T).log_softmax(-1))
+
+
+def distillation(z, v, T, y):
+    return 0.1 * F.cross_entropy(z, y, reduction="none") + 0.9 * kd(z, v, T, y)
+
+
+def square(z, v, T, y):
+    return (z - v).square().sum(-1)
+
+
+def centred(z, v, T, y):
+    return square(z - z.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True), T, y)
+
+
+def dkd(z, v, T, y):
+    """eq. 7 of the paper, from probabilities: α = 1, β = 8."""
+    log_p, log_q = (v / T).log_softmax(-1), (z / T).log_softmax(-1)
+    target = F.one_hot(y, z.shape[-1]).bool()
+    others = [x[~target].view(len(z), -1) for x in (log_p, log_q)]
+    binary = [
+        torch.stack([x[target], o.logsumexp(-1)], -1) for x, o in zip((log_p, log_q), others, strict=True)
+    ]
+    return T * T * (kl(*binary) + 8 * kl(*(o.log_softmax(-1) for o in others)))
+
+
+def standardized(z, v, T, y):
+    z, v = ((x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-7) for x in (z, v))
+    return kd(z, v, T, y)
+
+
+def unit(x):
+    x = x - x.mean(-1, keepdim=True)
+    size = x.norm(dim=-1, keepdim=True)
+    return torch.where(size > 1e-14, x / size.clamp_min(1e-14), 0)
+
+
+def dist(z, v, T, y):
+    """Pearson's correlation as a cosine; a vector of equal entries has none and is taken as 0."""
+    q, p = (z / T).softmax(-1), (v / T).softmax(-1)
+    far = [(unit(a) - unit(b)).square().sum(-1).div(2).mean() for a, b in ((q, p), (q.T, p.T))]
+    return T * T * sum(far)
+
+
+def reverse(z, v, T, y):
+    return kd(v, z, T, y)
+
+
+def log_mixture(log_p, log_q, beta):
+    return torch.logaddexp(log_p + math.log(beta), log_q + math.log(1 - beta))
+
+
+def jsd(beta):
+    def rows(z, v, T, y):
+        log_p, log_q = (v / T).log_softmax(-1), (z / T).log_softmax(-1)
+        log_m = log_mixture(log_p, log_q, beta)
+        return T * T * (beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m))
+
+    return rows
+
+
+def skew(z, v, T, y):
+    log_p, log_q = (v / T).log_softmax(-1), (z / T).log_softmax(-1)
+    return T * T * kl(log_p, log_mixture(log_p, log_q, 0.1))
+
+
+def stored(v, T, k=6):
+    """The k most probable tokens and their probabilities, as a teacher's outputs are stored."""
+    p, index = (v.float() / T).nan_to_num(0).softmax(-1).topk(min(k, v.shape[-1]), -1)
+    return index, p
+
+
+def sparse(z, v, T, y):
+    index, p = stored(v, T)
+    p = p.double()
+    return T * T * (torch.xlogy(p, p) - p * (z / T).log_softmax(-1).gather(-1, index)).sum(-1)
+
+
+def attention(z, v, T, y):
+    z, v = (x.square().sum(1).flatten(1) for x in (z, v))
+    return (F.normalize(z) - F.normalize(v)).norm(dim=1)
+
+
+def similarity(z, v, T, y):
+    z, v = (F.normalize(x @ x.T) for x in (z, v))
+    return (z - v).square().mean()
+
+
+def huber(x):
+    return torch.where(x.abs() < 1, x * x / 2, x.abs() - 0.5)
+
+
+def distances(x):
+    d = (x[:, None] - x).square().sum(-1)
+    d = torch.where(d > 0, d.clamp_min(1e-300).sqrt(), 0)
+    return d / d.sum().clamp_min(1e-300) * len(x) * (len(x) - 1)
+
+
+def rkd_distance(z, v, T, y):
+    return huber(distances(z) - distances(v)).mean()
+
+
+def angles(x):
+    e = F.normalize(x[:, None] - x, dim=-1, eps=1e-300)
+    return torch.einsum("ijd,kjd->ijk", e, e)
+
+
+def rkd_angle(z, v, T, y):
+    return huber(angles(z) - angles(v)).mean()
+
+
+def contrastive(z, v, T, y):
+    cosine = F.normalize(z) @ F.normalize(v).T / T
+    own = torch.arange(len(z))
+    return (F.cross_entropy(cosine, own) + F.cross_entropy(cosine.T, own)) / 2

@@ -1,0 +1,73 @@
+"""Exercises on losses over positions and over several teachers (chapter 9)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import losses
+from ._compare import compare
+
+
+def masked_mean(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Checks attempt(rows, mask) → mean of rows (B, L) where mask is true, or 0 if it is true nowhere."""
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.rand(3, 6, generator=generator, dtype=torch.double)
+    mask = torch.arange(6) < torch.tensor([6, 4, 1])[:, None]
+    hidden = torch.where(mask, rows, float("nan"))
+
+    def kept(rows, mask):
+        return torch.where(mask, rows, 0)
+
+    compare(
+        "masked_mean", attempt, lambda rows, mask: kept(rows, mask).sum() / max(int(mask.sum()), 1),
+        [(rows, mask), (rows[:2, 1:], mask[:2, 1:]), (hidden[1:], mask[1:]), (hidden, mask & False)],
+        {
+            "the sum is divided by B alone: longer texts get larger losses. Divide by the counted positions.":
+                lambda rows, mask: kept(rows, mask).sum() / len(rows),
+            "the sum is divided by B·L: padding is counted too. Divide by mask.sum().":
+                lambda rows, mask: kept(rows, mask).mean(),
+            "the mask is not used: padding enters the sum.": lambda rows, mask: rows.mean(),
+            "masked by a product, and 0 · NaN is NaN: choose with torch.where(mask, rows, 0).":
+                lambda rows, mask: (rows * mask).sum() / max(int(mask.sum()), 1),
+            "the mask is turned round: it is true where a position counts.":
+                lambda rows, mask: kept(rows, ~mask).sum() / max(int((~mask).sum()), 1),
+            "what is masked need not be NaN, and what is not NaN need not count: use the mask.":
+                lambda rows, mask: rows.nanmean(),
+            "with no counted position this is 0/0: divide by at least 1.":
+                lambda rows, mask: kept(rows, mask).sum() / mask.sum(),
+            "this is the mean of the sequences' means: a token of a short sequence then weighs more.":
+                lambda rows, mask: (kept(rows, mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean(),
+        },
+    )  # fmt: skip
+
+
+def average_teachers(attempt: Callable[[Tensor, float], Tensor]) -> None:
+    """Checks attempt(logits_t, T) → targets (N, C): logits_t (K, N, C) of K teachers, their softened mean."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 4, 5, generator=generator, dtype=torch.double) * 3
+    compare(
+        "average_teachers", attempt, lambda v, T: losses.soften(v, T).mean(0),
+        [(logits, 2.0), (logits[:2, :3], 4.0), (logits[1:, 1:], 0.5)],
+        {
+            "the logits are averaged: one sure teacher then outvotes the others. Soften each, then average.":
+                lambda v, T: losses.soften(v.mean(0), T),
+            "T is ignored: soften each teacher's logits first.": lambda v, T: losses.soften(v).mean(0),
+            "the probabilities are added, not averaged: the rows sum to K.":
+                lambda v, T: losses.soften(v, T).sum(0),
+            "the mean runs over the examples: the teachers are the first dimension.":
+                lambda v, T: losses.soften(v, T).mean(1),
+            "the logarithms are averaged: that is a product of teachers, and its rows do not sum to 1.":
+                lambda v, T: losses.soften(v, T).log().mean(0).exp(),
+            "softmax twice: the mean of probabilities is a distribution already.":
+                lambda v, T: losses.soften(losses.soften(v, T).mean(0)),
+            "T divides the probabilities: divide the logits, before the softmax.":
+                lambda v, T: losses.soften(v).mean(0) / T,
+            "T multiplies the logits: that sharpens. Divide.": lambda v, T: losses.soften(v, 1 / T).mean(0),
+            "the softmax runs over the teachers: take dim=-1, the classes.":
+                lambda v, T: (v / T).softmax(0).mean(0),
+            "the mean runs over the classes: the teachers are the first dimension.":
+                lambda v, T: losses.soften(v, T).mean(-1),
+            "this is the median of the teachers: take the mean.": lambda v, T: losses.soften(v, T).median(0).values,
+        },
+    )  # fmt: skip
