@@ -41,6 +41,9 @@ def configure(app, config) -> None:
     config.html_baseurl = pages_url()
     options, url = config.html_theme_options, repository_url()
     options["repository_url"], options["use_repository_button"] = url, bool(url)
+    # Known by its name; a server of somebody's own is taken for GitLab, whose sign the button then has.
+    known = [name for name in ("github", "gitlab", "bitbucket") if name in url.lower()]
+    options["repository_provider"] = [*known, "gitlab"][0] if url else ""
     if urlparse(url).hostname == "github.com":  # the only host that Colab opens notebooks from
         # The published branch "colab" holds the chapters with this address in their set-up cell.
         options["repository_branch"] = "colab"

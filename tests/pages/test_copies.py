@@ -3,6 +3,7 @@
 import posixpath
 import re
 import sys
+from functools import lru_cache
 from itertools import zip_longest
 from urllib.parse import unquote, urldefrag
 
@@ -21,7 +22,7 @@ from book import pages_url
 COPIES = sorted(str(p.relative_to(PAGES / "_sources")) for p in (PAGES / "_sources").rglob("*.ipynb"))
 CHAPTERS = [name for name in COPIES if name.startswith("chapters/")]
 # What a page has and a copy shows in another way, or not at all: code cells, and what the theme and scripts add.
-AROUND = ".cell, .headerlink, .page-facts, .equation-test, .toctree-wrapper, #progress, script"
+AROUND = ".cell, .book-cards, .headerlink, .page-facts, .equation-test, .toctree-wrapper, #progress, script"
 # A role, a directive, an option, a doubled backslash before a letter, a key of `glue`, a label, a mark of the generator.
 RAW = re.compile(
     r"\{[\w:+-]+\}`|^\s*(?:`{3,}|:{3,})\{|^\s*:\w+:|\\\\[a-zA-Z]|\bch\d+_\w+|\beq-[a-z]|\bex-[a-z]|[\x01\x02]",
@@ -165,19 +166,25 @@ def test_links_lead_where_the_page_s_do(name):
             ), here
 
 
+read = lru_cache(of_page)  # for looking only
+
+
+@lru_cache
 def sources(anchor):
     """Where a cited work is found, as its entry on the page says."""
-    entry = of_page("reference/bibliography.ipynb").find(id=anchor) if anchor else None
+    entry = read("reference/bibliography.ipynb").find(id=anchor) if anchor else None
     return [a["href"] for a in entry.select("a[href]")] if entry else []
 
 
+@lru_cache
 def headings(name):
     return {h.get_text().replace(" ", "-") for h in of_copy(name).select("h1, h2, h3, h4, h5")}
 
 
+@lru_cache
 def above(page, anchor):
     """The heading under which an anchor stands on its page, as Jupyter writes it in an address."""
-    place = of_page(f"{page}.ipynb").find(id=anchor)
+    place = read(f"{page}.ipynb").find(id=anchor)
     box = place.find_parent(class_="exercise") or (place if "exercise" in place.get("class", ()) else None)
     title = (
         box.select_one(".admonition-title")
