@@ -141,6 +141,8 @@ def test_links_lead_where_the_page_s_do(name):
     page, copy = of_page(name), of_copy(name)
     for summary in page.select(".solution > .admonition-title a, .dropdown > .admonition-title a"):
         summary.unwrap()  # a copy's solution is folded under a title, in which nothing can be clicked
+    for label in page.select(".citation .label a"):
+        label.unwrap()  # it leads back to where the work is cited
     for title in copy.select("strong a"):
         if title.parent.get_text().startswith("Solution"):
             title.unwrap()
@@ -182,15 +184,23 @@ def headings(name):
 
 
 @lru_cache
+def whole(page):
+    soup = BeautifulSoup((PAGES / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+    for tag in soup.select(".headerlink"):
+        tag.decompose()
+    return soup
+
+
+@lru_cache
 def above(page, anchor):
     """The heading under which an anchor stands on its page, as Jupyter writes it in an address."""
-    place = read(f"{page}.ipynb").find(id=anchor)
-    box = place.find_parent(class_="exercise") or (place if "exercise" in place.get("class", ()) else None)
-    title = (
-        box.select_one(".admonition-title")
-        if box
-        else place.find_parent("section").find(re.compile("h[1-6]"))
+    place = whole(page).find(id=anchor)
+    near = [place, *place.parents]
+    box = next((tag for tag in near if "exercise" in tag.get("class", ())), None)
+    section = next(
+        tag for tag in near if tag.name == "section" and tag.find(re.compile("h[1-6]"), recursive=False)
     )
+    title = box.select_one(".admonition-title") if box else section.find(re.compile("h[1-6]"))
     return title.get_text().strip().replace(" ", "-")
 
 
