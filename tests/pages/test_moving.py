@@ -168,6 +168,7 @@ def test_two_humps(figure):
     compare(0.5, 1.5)
     figure.press("sigma", *["ArrowUp"] * 3)
     compare(0.5, 1.8)
+    assert len(figure.data["minima"]) > 1
     for i, minimum in enumerate(figure.data["minima"]):
         figure.box.locator("button").nth(i).focus()
         figure.page.keyboard.press("Enter")
@@ -199,7 +200,7 @@ def test_without_a_script_and_on_paper_the_still_picture_stands(browser, pages, 
     seen = [
         i for i in page.locator(".moving-still img").all() if i.is_visible()
     ]  # of its light and dark form, one
-    assert len(seen) == list(CHAPTERS.values()).count(CHAPTERS[kind])
+    assert len(seen) == list(CHAPTERS.values()).count(CHAPTERS[kind]) > 0
     assert all(len(image.get_attribute("alt")) > 20 for image in seen)
     page.close()
     page = browser.new_page()
@@ -216,6 +217,7 @@ def test_a_figure_is_small_and_its_controls_are_named(page, pages, kind):
     assert figure.bytes < 10_240
     assert figure.box.get_attribute("aria-label")
     assert figure.box.locator("[role=status]").count() == 1
+    assert figure.box.locator("input").count() > 0
     for slider in figure.box.locator("input[type=range]").all():
         assert slider.evaluate("e => e.labels.length") == 1 and slider.get_attribute("aria-valuetext")
     assert all(image.get_attribute("alt") for image in figure.box.locator("fieldset img").all())
