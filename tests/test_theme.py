@@ -242,6 +242,9 @@ def test_reading_time_counts_words_and_code_but_no_output():
     words = nodes.paragraph("", "word " * 400)
     assert pagefacts.minutes(doctree(words)) == 2
     assert pagefacts.minutes(doctree(words, code, output)) == 4
+    folded = HideCodeCellNode()
+    folded += code.deepcopy()
+    assert pagefacts.minutes(doctree(words, folded, output)) == 2
     assert pagefacts.minutes(doctree(nodes.paragraph("", "short"))) == 1
 
 
