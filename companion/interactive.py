@@ -173,8 +173,8 @@ def show_three_classes(
         "T": T,
         "classes": list(classes),
     }
-    p, q = soften(logits_t.detach(), T).cpu(), soften(student, T).cpu()
-    entropy, cross = -(p * p.log()).sum().item(), -(p * q.log()).sum().item()
+    p, q = (soften(x, T).cpu().numpy() for x in (logits_t.detach(), student))
+    entropy, cross = -(p * np.log(p)).sum(), -(p * np.log(q)).sum()
     _, (top, low) = plt.subplots(2, 1, figsize=(WIDTH, 3.6), height_ratios=(3, 1))
     for shift, x, colour, name in [(-0.2, p, TEACHER, "teacher p"), (0.2, q, STUDENT, "student q")]:
         top.barh(np.arange(3) + shift, x, 0.38, color=colour, label=name)
