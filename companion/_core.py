@@ -16,7 +16,7 @@ from ._input import (  # noqa: F401
     class_labels,
     not_finite,
     number,
-    positive,
+    row_count,
     temperature,
 )
 
@@ -60,25 +60,32 @@ def mean_over_rows(
         Scalar, float32 for half precision; 0 where no row counts.
 
     Raises:
-        TypeError, ValueError: as `check_logits` and `check_mask`; the denominator is not positive.
+        TypeError, ValueError: as `check_logits` and `check_mask`; the denominator is not positive although rows count.
         NotFinite: the mean is not finite.
     """
     check_logits(logits_s, logits_t, classes)
     check_mask(mask, logits_s)
     if denominator is not None:
-        denominator = positive("denominator", denominator)
+        denominator = row_count(denominator, math.prod(logits_s.shape[:-1]), mask)
     inputs = (logits_s, logits_t.detach(), mask, formula, check, whole, denominator, *more)
     return _UnderTransforms.apply(*inputs)[0] if _transformed(logits_s) else _MeanOverRows.apply(*inputs)
 
 
 def _transformed(z: Tensor) -> bool:
-    """Inside `torch.func`, or in forward mode."""
+    """Inside `torch.func`, or in forward mode. (PyTorch has no public name for the first.)"""
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or unpack_dual(z).tangent is not None
 
 
-def mean_over_labelled(formula, logits_s, logits_t, y, mask=None, denominator=None) -> Tensor:
+def mean_over_labelled(
+    formula: Callable[..., tuple[Tensor, Tensor]],
+    logits_s: Tensor,
+    logits_t: Tensor,
+    y: Tensor,
+    mask: Tensor | None = None,
+    denominator: float | None = None,
+) -> Tensor:
     """`mean_over_rows` of formula(z, v, y), y being one class per row: (N,) or (B, L)."""
     y = class_labels(logits_s, y)
 
@@ -201,14 +208,14 @@ def _split(x: Tensor | None, step: int):
 
 
 def _rows(formula, z, v, mask, *more) -> tuple[Tensor, Tensor]:
-    """The formula in the wider type; what is masked may be NaN: replace it, do not multiply it by 0."""
+    """The formula in the wider type; what is masked may be NaN: it is replaced, not multiplied by 0."""
     if z.dtype != v.dtype or z.dtype != wide_type(z.dtype):
         dtype = torch.promote_types(wide_type(z.dtype), wide_type(v.dtype))
         z, v = z.to(dtype), v.to(dtype)
+    value, slope = formula(z, v, *more)
     if mask is None:
-        return formula(z, v, *more)
+        return value, slope
     mask = mask[:, None]
-    value, slope = formula(z.where(mask, 0), v.where(mask, 0), *more)
     return value.view(-1, 1).where(mask, 0), slope.where(mask, 0)
 
 

@@ -133,7 +133,10 @@ def test_one_student_twice_is_refused():
         ({"loss": [soft] * 3}, "3 losses for 2 students"),
         ({"train": [blobs()]}, "1 train splits for 2"),
         ({"teacher": [None] * 3}, "3 teachers for 2"),
-        ({"train": [blobs(40), blobs(5)]}, r"\[5, 40\] examples give batches of different sizes: take batch_size = 5"),
+        (
+            {"train": [blobs(40), blobs(5)]},
+            r"\[5, 40\] examples give batches of different sizes: take batch_size = 5",
+        ),
         ({"teacher": torch.zeros(39, 2)}, r"39 rows .* 40"),
         ({"teacher": torch.zeros(40, 2), "transform": lambda x, g: x}, "cached"),
         ({"steps": 0}, "nothing to do"),

@@ -126,6 +126,18 @@ def test_kd_loss_in_float32_keeps_its_accuracy_near_agreement(distance, T):
         assert loss.item() == pytest.approx(exact.item(), rel=0.02)
 
 
+def test_one_row_that_is_far_apart_costs_the_others_no_accuracy():
+    """e^u overflows in it; its neighbours in the chunk nearly agree."""
+    z, v = logits(8, 100)
+    v = v.float()
+    z = v + 1e-4 * z.detach().float()
+    z[3, 5] = 500.0
+    z.requires_grad_()
+    found, exact = (torch.autograd.grad(kd_loss(a, b), z)[0] for a, b in ((z, v), (z.double(), v.double())))
+    near = torch.arange(8) != 3
+    assert (found[near] - exact[near]).norm() < 1e-4 * exact[near].norm()
+
+
 @pytest.mark.parametrize("dtype, distance", [(torch.bfloat16, 1e-2), (torch.float32, 3e-5)])
 def test_kd_loss_keeps_it_where_both_sides_rule_out_the_same_classes(dtype, distance):
     """A vocabulary padded with −inf, the student close to its teacher."""
@@ -692,6 +704,15 @@ def test_a_denominator_that_is_no_count_is_refused(call, denominator):
     (z, v), y = logits(6, 5), labels(6, 5)
     with pytest.raises(ValueError, match="denominator"):
         call(z, v, y, denominator=denominator)
+
+
+@pytest.mark.parametrize("call", BY_ROW.values(), ids=BY_ROW)
+def test_a_batch_in_which_nothing_counts_has_a_denominator_of_zero(call):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    mask = torch.zeros(6, dtype=torch.bool)
+    z = z.clone().requires_grad_()
+    loss = call(z, v, y, mask=mask, denominator=mask.sum())
+    assert loss.item() == 0 and not gradient(loss, z).any()
 
 
 # ------------------------------------------------------------------------------------- a student that starts at zero

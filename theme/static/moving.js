@@ -320,6 +320,12 @@
     const beside = how ? [make("p", { class: "moving-how" }, how), panel, say, note, goal] : [panel];
     const shows = how ? [legend, plots] : [legend, plots, say];
     figure.append(make("div", { class: how ? "moving-stage beside" : "moving-stage" }, make("div", {}, ...beside), make("div", {}, ...shows), numbers));
+    const caption = figure.querySelector(".moving-still figcaption"); // of the still picture, which is hidden now
+    if (caption) {
+      figure.id = caption.parentNode.id;
+      caption.parentNode.removeAttribute("id");
+      figure.append(caption);
+    }
     redraw();
     figure.classList.add("moving-live");
   };
