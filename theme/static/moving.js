@@ -199,7 +199,7 @@
         const w = map.X(.25) - map.X(0), h = map.Y(1) - map.Y(1.25), place = reverse ? 1 : 0, least = Math.min(...d.cells.map(c => c[2][place]));
         for (const [m, s, kl] of d.cells) {
           const shade = Math.max(.6 - .12 * Math.ceil((kl[place] - least) / .25), 0); // one step of grey for each ¼ nat
-          if (shade) map.add("rect", { class: "level", x: map.X(m) - w / 2, y: map.Y(s) - h / 2, width: w + .3, height: h + .3, "fill-opacity": shade });
+          if (shade) map.add("rect", { class: "level", x: map.X(m) - w / 2, y: map.Y(s) - h / 2, width: w, height: h, "fill-opacity": shade });
         }
         for (const m of d.minima) {
           map.dot(m.mu, m.sigma, "t", 6).setAttribute("style", "fill:none;stroke-width:2");
