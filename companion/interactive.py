@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._panels import ARTICLE, BASELINE, INK, STUDENT, TEACHER, WIDTH
 from .data import FASHION_CLASSES
 from .losses import soften
-from .plotting import ARTICLE, BASELINE, INK, STUDENT, TEACHER
 
 MIME = "application/vnd.companion.figure+json"
 
@@ -146,6 +146,45 @@ def show_dark_knowledge(
         "T": T,
     }
     _show("dark-knowledge", {**data, "classes": list(classes)})
+
+
+def show_three_classes(
+    logits_t: Tensor,
+    logits_s: Tensor,
+    T: float = 1,
+    classes: Sequence[str] = ("class 1", "class 2", "class 3"),
+) -> None:
+    """Three classes: p of a teacher that stays, q of a student to be moved, and cross-entropy = H(p) + KL(p‖q).
+
+    Args:
+        logits_t, logits_s: teacher's and student's logits (3,); the student's stand first, less its last one.
+        T: where the control of the temperature stands first. classes: three names.
+
+    Raises:
+        ValueError: shapes differ or are not (3,), or a logit is not finite.
+    """
+    _same_shape(teacher=logits_t, student=logits_s)
+    if logits_t.shape != (3,):
+        raise ValueError(f"takes three logits of each side; got {tuple(logits_t.shape)}.")
+    student = (logits_s - logits_s[-1]).detach()
+    data = {
+        "teacher": _rounded(logits_t, 4),
+        "student": _rounded(student, 2),
+        "T": T,
+        "classes": list(classes),
+    }
+    p, q = (soften(x, T).cpu().numpy() for x in (logits_t.detach(), student))
+    entropy, cross = -(p * np.log(p)).sum(), -(p * np.log(q)).sum()
+    _, (top, low) = plt.subplots(2, 1, figsize=(WIDTH, 3.6), height_ratios=(3, 1))
+    for shift, x, colour, name in [(-0.2, p, TEACHER, "teacher p"), (0.2, q, STUDENT, "student q")]:
+        top.barh(np.arange(3) + shift, x, 0.38, color=colour, label=name)
+    top.set_yticks(range(3), classes)
+    top.set(xlim=(0, 1), xlabel="probability", ylim=(2.5, -0.5))
+    top.legend()
+    low.barh(0, entropy, color=TEACHER)
+    low.barh(0, cross - entropy, left=entropy, color=STUDENT)
+    low.set(xlim=(0, max(1.5, cross)), yticks=[], xlabel="cross-entropy = entropy of p + KL (nats)")
+    _show("three-classes", data)
 
 
 def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> None:

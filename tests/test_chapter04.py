@@ -56,7 +56,6 @@ def argmin(function, start):
 # ---------------------------------------------------------------------------------------- 4.1 the model
 
 
-@pytest.mark.equation("eq-soften")
 def test_soften_is_the_exponentials_over_their_sum(rows):
     ours = losses.soften(torch.tensor(rows[1]), 3.0).numpy()
     weights = np.exp(rows[1] / 3)

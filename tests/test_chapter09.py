@@ -156,7 +156,9 @@ def test_every_symptom_and_question_leads_to_an_answer():
 
 
 def test_links_say_what_they_lead_to():
-    for shown, target in re.findall(r"\[([^\]]*#\d+)\]\(https://github\.com/([^)]+)\)", TEXT):
+    found = re.findall(r"\[([^\]]*#\d+)\]\(https://github\.com/([^)]+)\)", TEXT)
+    assert len(found) >= 17
+    for shown, target in found:
         name, kind, number = re.match(r"([\w.-]+/[\w.-]+)/(issues|pull)/(\d+)$", target).groups()
         assert shown in (f"{name}#{number}", f"#{number}"), target
         assert kind in ("issues", "pull")

@@ -24,6 +24,7 @@ MIXTURE = MixtureSameFamily(Categorical(torch.tensor([0.6, 0.4])), Normal(torch.
 SHOWN = {
     "temperature": lambda: interactive.show_temperature(V[0], Z[0], 6),
     "dark-knowledge": lambda: interactive.show_dark_knowledge(IMAGES, Y, V, Z, V + 0.1),
+    "three-classes": lambda: interactive.show_three_classes(V[0, :3], Z[0, :3]),
     "two-humps": lambda: interactive.show_two_humps(MIXTURE, {"forward": (-0.6, 3.04631, 0.66)}),
     "article-formula": lambda: interactive.show_article_formula(Z[0, :3], V[0, :3]),
 }
@@ -89,3 +90,13 @@ def test_shapes_that_differ_are_named(draw):
 def test_numbers_that_are_not_finite_are_refused(shown):
     with pytest.raises(ValueError, match="finite"):
         interactive.show_temperature(V[0] * torch.inf, Z[0], 6)
+
+
+def test_three_classes_takes_three_and_starts_with_the_last_logit_at_zero(shown):
+    data = shown(SHOWN["three-classes"])[interactive.MIME]["data"]
+    assert data["student"][2] == 0
+    assert data["student"][0] == pytest.approx((Z[0, 0] - Z[0, 2]).item(), abs=0.005001)
+    with pytest.raises(ValueError, match=r"three logits of each side; got \(10,\)"):
+        interactive.show_three_classes(V[0], Z[0])
+    with pytest.raises(ValueError, match="differ in shape"):
+        interactive.show_three_classes(V[0, :3], Z[0, :2])

@@ -13,6 +13,7 @@ from companion.tokens import forward_kl_loss, reverse_kl_loss
 
 CHAPTERS = {
     "dark-knowledge": "02_concepts",
+    "three-classes": "02_concepts",
     "temperature": "04_mathematics",
     "two-humps": "04_mathematics",
     "article-formula": "04_mathematics",
@@ -105,6 +106,53 @@ def test_dark_knowledge(figure):
     )
 
 
+@of("dark-knowledge")
+def test_dark_knowledge_without_the_target(figure):
+    """The box leaves the label's class out; the buttons set T; the goal is met where the two differ, and only there."""
+    names, labels = ("teacher", "before", "after"), figure.data["labels"]
+    logits = {name: figure.logits(name) for name in names}
+    for button, T in enumerate((0.5, 4, 32)):
+        figure.box.locator("button").nth(button).click()
+        assert figure["entropy"] == pytest.approx(entropy(soften(logits["teacher"][0], T)), abs=HALF)
+    figure.box.locator("button").nth(1).click()
+    figure.box.locator("input[data-key=without]").check()
+    r = [soften(logits[name][0].masked_fill(torch.arange(10) == labels[0], -torch.inf), 4) for name in names]
+    others = [c for c in range(10) if c != labels[0]]
+    for row, c in zip(figure.table(), others, strict=True):
+        assert row == pytest.approx([x[c].item() for x in r], abs=HALF)
+    figure.box.locator("input[data-key=without]").uncheck()
+    radios = figure.box.locator("input[type=radio]").all()
+    for i, radio in enumerate(radios):
+        radio.check(force=True)
+        differ = logits["teacher"][i].argmax() != logits["after"][i].argmax()
+        assert figure.box.locator(".moving-goal").text_content().startswith("✓" if differ else "○")
+
+
+@of("three-classes")
+def test_three_classes(figure):
+    v = figure.logits("teacher")
+
+    def compare(z, T):
+        p, q = soften(v, T), soften(torch.tensor([*z, 0.0], dtype=torch.double), T)
+        found = figure["entropy"], figure["ce"], figure["kl"]
+        expected = entropy(p), -(p * q.log()).sum().item(), (p * (p / q).log()).sum().item()
+        assert found == pytest.approx(expected, abs=HALF)
+
+    assert figure.box.locator("> figcaption").is_visible()
+    compare(figure.data["student"][:2], 1)
+    figure.press("z0", "ArrowRight", "ArrowRight")
+    z = figure.data["student"][0] + 0.1, figure.data["student"][1]
+    compare(z, 1)
+    figure.press("T", "End")
+    compare(z, 16)
+    figure.press("T", "Home")
+    compare(z, 0.5)
+    assert figure.box.locator(".moving-goal").text_content().startswith("○")
+    figure.box.get_by_role("button", name="T = 1", exact=True).click()
+    figure.box.get_by_role("button", name="student = teacher").click()
+    assert figure["kl"] == 0 and figure.box.locator(".moving-goal").text_content().startswith("✓")
+
+
 @of("two-humps")
 def test_two_humps(figure):
     weights, means, deviations = (figure.logits(name) for name in ("weights", "means", "deviations"))
@@ -121,6 +169,7 @@ def test_two_humps(figure):
     compare(0.5, 1.5)
     figure.press("sigma", *["ArrowUp"] * 3)
     compare(0.5, 1.8)
+    assert len(figure.data["minima"]) > 1
     for i, minimum in enumerate(figure.data["minima"]):
         figure.box.locator("button").nth(i).focus()
         figure.page.keyboard.press("Enter")
@@ -152,7 +201,7 @@ def test_without_a_script_and_on_paper_the_still_picture_stands(browser, pages, 
     seen = [
         i for i in page.locator(".moving-still img").all() if i.is_visible()
     ]  # of its light and dark form, one
-    assert len(seen) == list(CHAPTERS.values()).count(CHAPTERS[kind])
+    assert len(seen) == list(CHAPTERS.values()).count(CHAPTERS[kind]) > 0
     assert all(len(image.get_attribute("alt")) > 20 for image in seen)
     page.close()
     page = browser.new_page()
@@ -169,6 +218,7 @@ def test_a_figure_is_small_and_its_controls_are_named(page, pages, kind):
     assert figure.bytes < 10_240
     assert figure.box.get_attribute("aria-label")
     assert figure.box.locator("[role=status]").count() == 1
+    assert figure.box.locator("input").count() > 0
     for slider in figure.box.locator("input[type=range]").all():
         assert slider.evaluate("e => e.labels.length") == 1 and slider.get_attribute("aria-valuetext")
     assert all(image.get_attribute("alt") for image in figure.box.locator("fieldset img").all())

@@ -43,8 +43,8 @@
   };
 
   // Horizontal bars of probabilities, one group a class, one bar a series {values, c}.
-  const bars = (label, classes, series, target) => {
-    const step = 10 + 8 * series.length, h = 30 + step * classes.length;
+  const bars = (label, classes, series, target, axis) => {
+    const step = 10 + 8 * series.length, h = 30 + step * classes.length + (axis ? 14 : 0), foot = axis ? 40 : 26;
     const svg = make("svg", { viewBox: `0 0 320 ${h}`, role: "img", "aria-label": label });
     const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c));
     classes.forEach((name, i) => {
@@ -52,8 +52,9 @@
       add("text", { x: 84, y: top + step / 2, "text-anchor": "end", "font-weight": i === target ? "bold" : "normal" }, name);
       series.forEach(({ values, c }, k) => add("rect", { class: c, x: 90, y: top + 8 * k, width: Math.max(222 * values[i], .5), height: 7, "stroke-width": .7 }));
     });
-    add("path", { class: "axis", d: `M90 0V${h - 26}H312`, "stroke-width": 1 });
-    for (const t of [0, .5, 1]) add("text", { x: 90 + 222 * t, y: h - 10, "text-anchor": "middle" }, `${t}`);
+    add("path", { class: "axis", d: `M90 0V${h - foot}H312`, "stroke-width": 1 });
+    for (const t of [0, .5, 1]) add("text", { x: 90 + 222 * t, y: h - foot + 16, "text-anchor": "middle" }, `${t}`);
+    if (axis) add("text", { x: 201, y: h - 5, "text-anchor": "middle" }, axis);
     return svg;
   };
 
@@ -64,9 +65,11 @@
   };
 
   const temperatureSlider = (value, name = "T", max = 32) =>
-    ({ key: "T", label: `${name} =`, name: `Temperature ${name}`, min: -1, max: Math.log2(max), step: .25, value: Math.log2(value), read: two, digits: 2 });
+    ({ key: "T", label: `${name} =`, name: `Temperature ${name}`, min: -1, max: Math.log2(max), step: .25, value: Math.log2(value), read: two, write: Math.log2, digits: 2,
+      ticks: [.5, 1, 2, 4, 8, 16, 32].filter(t => t <= max) });
 
-  /* Each kind: controls(data), key(data): the legend, and draw(data, state) → {plots, say, heads, rows}. */
+  /* Each kind: controls(data), key(data): the legend, and draw(data, state) → {plots, say, heads, rows}; it may have
+     how: what to do, in a sentence or two, and draw may return note: what is seen now, and goal: {text, reached}. */
   const kinds = {
     temperature: {
       controls: d => [temperatureSlider(d.T)],
@@ -95,15 +98,58 @@
     },
 
     "dark-knowledge": {
-      controls: d => [{ key: "image", label: "Image", images: d.images, names: d.labels.map(y => d.classes[y]) }, temperatureSlider(d.T)],
+      how: "Pick an image and a temperature. The bold class is the label.",
+      controls: d => [
+        { key: "image", label: "Image", images: d.images, names: d.labels.map(y => d.classes[y]) },
+        temperatureSlider(d.T), ...[.5, 4, 32].map(T => ({ label: `T = ${T}`, set: { T } })),
+        { key: "without", label: "leave the label's class out: r", check: true },
+      ],
       key: () => [["t", "teacher"], ["b", "student before"], ["s", "student after"]],
-      draw(d, { T, image }) {
-        const [p, before, after] = [d.teacher, d.before, d.after].map(v => softmax(v[image], T)), y = d.labels[image];
-        const apart = q => sum(minus(p, q).map(Math.abs)) / 2;
+      draw(d, { T, image, without }) {
+        const y = d.labels[image], names = d.classes.filter((_, c) => !(without && c === y));
+        const [p, before, after] = [d.teacher, d.before, d.after].map(v => softmax(v[image].filter((_, c) => !(without && c === y)), T));
+        const apart = q => sum(minus(p, q).map(Math.abs)) / 2, first = q => q.indexOf(Math.max(...q)), target = without ? -1 : y;
+        const sure = softmax(d.teacher[image], T)[y], notes = [
+          [.75, "Low T: the teacher puts nearly everything on one class. The student after training, less sure, need not: look at its second bar."],
+          [6, "In between: the other classes can be seen, and they differ from image to image."], [99, "High T: all bars come near to equal, whatever the image. Softer is not more knowing."]];
         return {
-          plots: [bars("Bars: probabilities of teacher, student before and student after", d.classes, [{ values: p, c: "t" }, { values: before, c: "b" }, { values: after, c: "s" }], y)],
-          say: [[`teacher's p of “${d.classes[y]}”`, "sure", p[y]], ["distance to the student before", "before", apart(before)], ["after", "after", apart(after)]],
-          heads: ["class", "teacher", "before", "after"], rows: d.classes.map((c, i) => [c, fix(p[i]), fix(before[i]), fix(after[i])]),
+          plots: [bars(`Bars: ${without ? "shares of the wrong classes" : "probabilities"} by teacher, student before and student after`, names,
+            [{ values: p, c: "t" }, { values: before, c: "b" }, { values: after, c: "s" }], target, without ? "share among the other nine, r" : "probability")],
+          say: [[`teacher's p of “${d.classes[y]}”`, "sure", sure], ["entropy of the blue bars, in nats", "entropy", entropy(p)],
+            ["distance from teacher to student before", "before", apart(before)], ["after", "after", apart(after)]],
+          note: notes.find(([most]) => T < most)[1],
+          goal: { text: "Find an image for which teacher and trained student have different longest bars.", reached: !without && first(p) !== first(after) },
+          heads: ["class", "teacher", "before", "after"], rows: names.map((c, i) => [c, fix(p[i]), fix(before[i]), fix(after[i])]),
+        };
+      },
+    },
+
+    "three-classes": {
+      how: "Blue is the teacher; it stays. Orange is the student: change its logits z₁ and z₂ (z₃ stays 0), and the temperature of both.",
+      controls: d => [
+        ...[0, 1].map(i => ({ key: `z${i}`, label: `z${"₁₂"[i]} =`, name: `Student's logit z${"₁₂"[i]}`, min: -2, max: 4, step: .05, value: d.student[i], digits: 2, ticks: [-2, -1, 0, 1, 2, 3, 4] })),
+        { ...temperatureSlider(1, "T", 16) }, { label: "student = teacher", set: { z0: d.teacher[0] - d.teacher[2], z1: d.teacher[1] - d.teacher[2] } },
+        { label: "T = 1", set: { T: 1 } }, { label: "T = 8", set: { T: 8 } },
+      ],
+      key: () => [["t", "teacher p"], ["s", "student q"]],
+      draw(d, { z0, z1, T }) {
+        const p = softmax(d.teacher, T), q = softmax([z0, z1, 0], T), H = entropy(p);
+        const CE = -sum(p.map((x, c) => x * Math.log(q[c]))), KL = CE - H;
+        const most = 3, X = v => 20 + 285 * Math.min(v, most) / most; // one bar of two parts: CE = H + KL
+        const svg = make("svg", { viewBox: "0 0 320 92", role: "img", "aria-label": "One bar: the cross-entropy, of which the entropy of p is the first part and KL the rest" });
+        const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c));
+        add("text", { x: 20, y: 12 }, `cross-entropy = entropy of p + KL${CE > most ? " (the bar ends at 3)" : ""}`);
+        add("rect", { class: "t", x: 20, y: 22, width: X(H) - 20, height: 22 });
+        add("rect", { class: "s", x: X(H), y: 22, width: Math.max(X(CE) - X(H), .5), height: 22 });
+        add("path", { class: "axis", d: "M20 56H305", "stroke-width": 1 });
+        for (const t of [0, 1, 2, 3]) add("text", { x: X(t), y: 72, "text-anchor": "middle" }, `${t}`);
+        add("text", { x: 162, y: 88, "text-anchor": "middle" }, "nats");
+        return {
+          plots: [bars("Bars: probabilities of teacher and student for three classes", d.classes, [{ values: p, c: "t" }, { values: q, c: "s" }], -1, "probability"), svg],
+          say: [["H(p)", "entropy", H], ["CE(p, q)", "ce", CE], ["KL(p‖q)", "kl", KL]],
+          note: KL < 5e-4 ? "They agree: KL is 0, and the cross-entropy has stopped at the entropy of p." : T > 6 ? "At a high T both are nearly even, so KL is small although the logits are as far apart as before." : "",
+          goal: { text: "At T = 1, bring KL below 0.001 with z₁ and z₂ alone. Where does the cross-entropy stop?", reached: T === 1 && KL < 1e-3 },
+          heads: ["class", "p", "q"], rows: d.classes.map((c, i) => [c, fix(p[i]), fix(q[i])]),
         };
       },
     },
@@ -181,14 +227,17 @@
   };
 
   const mount = (figure, index) => {
-    const { kind, data } = JSON.parse(figure.querySelector("script").textContent), { controls, key, draw } = kinds[kind];
+    const { kind, data } = JSON.parse(figure.querySelector("script").textContent), { controls, key, draw } = kinds[kind], { how } = kinds[kind];
     const state = {}, shown = [], panel = make("div", { class: "moving-controls" });
-    const plots = make("div", { class: "moving-plots" }), say = make("p", { role: "status" }), numbers = make("details", {}, make("summary", {}, "The numbers"));
+    const plots = make("div", { class: "moving-plots" }), say = make("p", { role: "status" }), note = make("p", { class: "moving-note" }), goal = make("p", { class: "moving-goal" }), numbers = make("details", {}, make("summary", {}, "The numbers"));
     const redraw = () => {
       shown.forEach(f => f());
       const now = draw(data, state);
       plots.replaceChildren(...now.plots);
       say.replaceChildren(...now.say.flatMap(([label, name, value], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, fix(value))]), ".");
+      note.textContent = now.note || "";
+      if (now.goal) goal.replaceChildren(make("b", {}, `${now.goal.reached ? "✓" : "○"} Goal: `), now.goal.text);
+      goal.classList.toggle("reached", Boolean(now.goal && now.goal.reached));
       numbers.replaceChildren(numbers.firstChild, table(now.heads, now.rows));
     };
     for (const c of controls(data)) {
@@ -199,6 +248,11 @@
           input.addEventListener("change", () => { state[c.key] = i; redraw(); });
           return make("label", {}, input, make("img", { src, alt: c.names[i] }));
         })));
+      } else if (c.check) {
+        const input = make("input", { type: "checkbox", "data-key": c.key });
+        state[c.key] = false;
+        input.addEventListener("change", () => { state[c.key] = input.checked; redraw(); });
+        panel.append(make("label", { class: "moving-check" }, input, ` ${c.label}`));
       } else if (c.set) {
         const button = make("button", { type: "button" }, c.label);
         button.addEventListener("click", () => { Object.assign(state, c.set); redraw(); });
@@ -208,16 +262,25 @@
         const value = make("b", { "aria-hidden": "true" }); // the control says it itself
         state[c.key] = read(c.value);
         shown.push(() => {
-          if (Math.abs(read(+input.value) - state[c.key]) > 1e-9 && !c.read) input.value = state[c.key]; // set by a button
+          if (Math.abs(read(+input.value) - state[c.key]) > 1e-9 && (c.write || !c.read)) input.value = (c.write || read)(state[c.key]); // set by a button
           value.textContent = fix(state[c.key], c.digits);
           input.setAttribute("aria-valuetext", `${c.label} ${value.textContent}`);
         });
         input.addEventListener("input", () => { state[c.key] = read(+input.value); redraw(); });
-        panel.append(make("label", {}, `${c.name}: `, value, input));
+        const places = (c.ticks || []).map(t => make("span", { style: `left:${(100 * ((c.write || read)(t) - c.min)) / (c.max - c.min)}%` }, `${t}`.replace("-", "−")));
+        panel.append(make("label", {}, `${c.name}: `, value, input, ...(places.length ? [make("span", { class: "moving-ticks", "aria-hidden": "true" }, ...places)] : [])));
       }
     }
     const legend = make("p", { class: "moving-key" }, ...key(data).map(([c, name]) => make("span", {}, make("svg", { viewBox: "0 0 14 12", "aria-hidden": "true" }, make("rect", { class: c, width: 14, height: 12 })), name)));
-    figure.append(make("div", { class: "moving-stage" }, panel, legend, plots, say, numbers));
+    const beside = how ? [make("p", { class: "moving-how" }, how), panel, say, note, goal] : [panel];
+    const shows = how ? [legend, plots] : [legend, plots, say];
+    figure.append(make("div", { class: how ? "moving-stage beside" : "moving-stage" }, make("div", {}, ...beside), make("div", {}, ...shows), numbers));
+    const caption = figure.querySelector(".moving-still figcaption"); // of the still picture, which is hidden now
+    if (caption) {
+      figure.id = caption.parentNode.id;
+      caption.parentNode.removeAttribute("id");
+      figure.append(caption);
+    }
     redraw();
     figure.classList.add("moving-live");
   };
