@@ -95,6 +95,11 @@ EXERCISES = (
     }), kind="diagnose"),
     _row("paired_interval", "05_project", 2, "measuring", "An interval for ten pairs", experiments.paired_interval),
     _row("permute_dark", "05_project", 3, "soft targets", "Shuffle the wrong classes", experiments.permute_dark),
+    _row("evidence", "05_project", 2, "measuring", "Which report is evidence?", choice("evidence", "C", {
+        "A": "one pair may be the lucky one: how would you know its spread?",
+        "B": "the student alone was trained at the other side's learning rate: its best may be elsewhere.",
+        "D": "the settings were chosen by test accuracy, and the distilled student had six times as many to choose from.",
+    }), kind="choose"),
     _row("transfer_information", "06_applications", 3, "measuring", "What a transfer set can tell",
          concepts.transfer_information),
     _row("worst_class", "06_applications", 2, "measuring", "Accuracy of the worst class",
@@ -105,6 +110,11 @@ EXERCISES = (
     _row("regret", "08_outlook", 2, "measuring", "What choosing costs", outlook.regret),
     _row("balanced_targets", "08_outlook", 2, "soft targets", "Correct a teacher's class shares",
          outlook.balanced_targets),
+    _row("steps_or_images", "08_outlook", 1, "measuring", "Steps or images?", choice(
+        "steps_or_images", ("images", "steps"), {
+            (0, "steps"): "it agrees on nearly all that it was told: more of the same teaches it little.",
+            (1, "images"): "it has not yet taken in what it was told, and loses little on new images.",
+        }), kind="diagnose"),
     _row("four_losses", "09_faq", 1, "losses", "Four logs, four mistakes",
          choice("four_losses", ("log_target", "softmax", "batchmean", "twice"), {
              (0, "softmax"): "probabilities where logarithms are due give a finite value. What has no logarithm?",
