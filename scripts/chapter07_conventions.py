@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import itertools
 
 from companion import losses, tokens
-from companion.audit import definitions
+from companion.audit import _definitions as definitions
 from tests import fault_table
 
 FOLDER = Path(__file__).parent.parent / "chapters/results"
@@ -157,15 +157,19 @@ PEERS = {
 }  # fmt: skip
 
 
-def installed(peer: Peer) -> bool:
-    """False as well where a library is there and cannot be imported."""
+def why_not(peer: Peer) -> str:
+    """What its import says where it fails, whether the library is missing or broken; empty where it does not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(peer.module)
-    except Exception:
-        return False
-    return True
+    except Exception as error:
+        return f"{peer.package}: {type(error).__name__}: {error}"
+    return ""
+
+
+def installed(peer: Peer) -> bool:
+    return not why_not(peer)
 
 
 def ours(direction, z, v, T):

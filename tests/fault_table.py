@@ -1,4 +1,4 @@
-"""The book's losses as the fault suite calls them; the cases themselves are in `companion.audit.faults`.
+"""The book's losses as the fault suite calls them; the cases themselves are in `companion.audit._faults`.
 
 python -m tests.fault_table     # prints the table, cases × losses
 """
@@ -6,8 +6,9 @@ python -m tests.fault_table     # prints the table, cases × losses
 import torch
 
 from companion import features, losses, tokens
-from companion.audit import definitions, faults
-from companion.audit.faults import CASES, MAPS, ONLY_N, Loss, draw
+from companion.audit import _definitions as definitions
+from companion.audit import _faults as faults
+from companion.audit._faults import CASES, MAPS, ONLY_N, Loss, draw
 
 __all__ = ["CASES", "LOSSES", "Loss", "draw", "outcome", "table"]
 

@@ -1,11 +1,19 @@
 """companion.audit: no alarm over the book's own losses, and every wrong one is caught under the right name."""
 
+import os
+import re
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
+import torch
 
 from companion import features, losses, tokens
-from companion.audit import audit, check
+from companion.audit import CASES, audit, check
+from companion.audit._calls import by_name
+from companion.audit._report import EXPLAINED
 from tests.audit_seeds import FREE, SEEDS
 
 ROOT = Path(__file__).parent.parent
@@ -65,3 +73,151 @@ def test_a_wrong_loss_is_caught_under_the_right_name(name):
     report = audit(loss, **how)
     assert set(wrong) <= set(report.failed), report
     assert set(report.failed) <= {*wrong, *FREE}, report
+
+
+def right(s, t, y, T):
+    return losses.kd_loss(s, t, T)
+
+
+def test_a_loss_that_is_right_for_a_reason_one_may_doubt_is_no_fault():
+    """The gradient through the JSD's mixture is 0: detaching it changes nothing."""
+
+    def jsd_loss(s, t, y, T):
+        if s.shape != t.shape:
+            raise ValueError("shapes")
+        log_p, log_q = (t.detach() / T).log_softmax(-1), (s / T).log_softmax(-1)
+        log_m = (torch.logaddexp(log_p, log_q) - torch.tensor(2.0).log()).detach()
+        each = (log_p.exp() * (log_p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1)
+        return T * T * each.mean() / 2
+
+    report = audit(jsd_loss)
+    assert report.divergence == "JSD, β = 0.5" and set(report.failed) <= {"faults"}
+
+
+def test_a_surrogate_whose_gradient_is_the_reverse_kl_on_average_is_no_fault():
+    def drawn(s, t, y, T):
+        log_p, log_q = ((x / T).log_softmax(-1).gather(-1, y[..., None])[..., 0] for x in (t.detach(), s))
+        return ((log_q - log_p).detach() * log_q).mean()
+
+    finding = audit(drawn)["divergence"]
+    assert finding.ok and "reverse KL" in finding.found
+
+
+def test_twice_divided_by_the_examples():
+    report = audit(lambda s, t, y, T: losses.kd_loss(s, t, T) / len(s))
+    assert {"reduction", "micro-batch"} <= set(report.failed)
+
+
+def test_a_loss_that_is_largest_where_the_two_agree():
+    def correlation(s, t):
+        s, t = (x - x.mean(-1, keepdim=True) for x in (s, t.detach()))
+        return torch.cosine_similarity(s, t, dim=-1).mean()
+
+    assert "divergence" in audit(correlation).failed
+
+
+def test_a_denominator_makes_accumulation_exact():
+    def summed(s, t, T, mask, n):
+        if s.shape != t.shape:
+            raise ValueError("shapes")
+        return losses.kd_loss(s, t, T, mask) * mask.sum() / n
+
+    found = audit(summed, "loss(s, t, T, mask, n)")["micro-batch"]
+    assert found.ok and "denominator" in found.found
+
+
+def test_what_a_loss_does_not_claim_does_not_apply():
+    report = audit(lambda s, t: losses.kd_loss(s, t))
+    assert report.ok
+    assert report["mask"].ok is None and report["temperature"].ok is None
+
+
+def test_the_declared_divergence_is_held_against_the_measured_one():
+    assert audit(right, divergence="forward KL").ok
+    assert audit(right, divergence="reverse KL").failed == ("divergence",)
+    with pytest.raises(ValueError, match="divergence is one of"):
+        audit(right, divergence="KL")
+
+
+@pytest.mark.parametrize(
+    "loss, call",
+    [
+        (losses.kd_loss, "loss(s, t, T, mask)"),
+        (losses.distillation_loss, "loss(s, t, y, T)"),
+        (tokens.generalized_jsd_loss, "loss(s, t, T=T, mask=mask)"),
+        (lambda teacher_logits, student_logits, tau: 0, "loss(t, s, T)"),
+        (lambda student, teacher, labels, *, temperature=2: 0, "loss(s, t, y, temperature=T)"),
+        (lambda a, b, c, d: 0, None),
+        (lambda s, t, secret: 0, None),
+    ],
+)
+def test_the_names_of_the_parameters_say_the_order(loss, call):
+    assert by_name(loss) == call
+
+
+@pytest.mark.parametrize(
+    "loss, call, said",
+    [
+        (lambda a, b: a.sum(), None, "cannot be called as loss"),
+        (lambda s, t: (s - t).square(), None, "reduce it"),
+        (right, "loss(s, t", "not one expression"),
+        (right, "1 + 1", "names neither"),
+    ],
+)
+def test_a_loss_that_cannot_be_called_so_says_the_remedy(loss, call, said):
+    with pytest.raises(ValueError, match=said):
+        audit(loss, call)
+
+
+def test_the_report_is_frozen_and_explains_each_fault():
+    report = audit(SEEDS["undetached"][0])
+    with pytest.raises(FrozenInstanceError):
+        report.loss = "another"
+    assert set(EXPLAINED) == {f.name for f in report.findings} and len(report.findings) == 10
+    assert [case for case, _ in report.cases] == list(CASES) and len(CASES) == 20
+    text = str(report)
+    for name in report.failed:
+        finding = report[name]
+        assert finding.example and finding.consequence and "chapter" in finding.chapter
+        assert finding.chapter.split("“")[0] in text
+    assert text.count("✗") == len(report.failed) > 0
+
+
+def test_the_chapters_named_have_the_sections_named():
+    for _, where in EXPLAINED.values():
+        number = int(where.split("chapter ")[1][0])
+        (path,) = (ROOT / "chapters").glob(f"{number:02}_*.ipynb")
+        text = path.read_text(encoding="utf-8").lower()
+        for section in re.findall("“(.*?)”", where):
+            assert section.lower() in text, (path.name, section)
+
+
+def test_check_raises_with_the_table():
+    with pytest.raises(AssertionError, match="teacher-matters"):
+        check(SEEDS["the_articles_loss"][0])
+    assert check(right).ok
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "companion.audit", *arguments], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}, encoding="utf-8",
+    )  # fmt: skip
+
+
+def test_the_readme_shows_the_real_output(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Does the teacher matter?")[1]
+    code, output = text.split("```python\n")[1].split("```")[0], text.split("```\n")[2].split("\n```")[0]
+    (tmp_path / "my_losses.py").write_text(code, encoding="utf-8")
+    done = command("my_losses:soft_loss", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.strip() == output.strip()
+
+
+def test_exit_codes_for_ci(tmp_path):
+    assert command("companion.losses:kd_loss", "--quiet", cwd=tmp_path).returncode == 0
+    swapped = command("companion.losses:kd_loss", "--call", "loss(t, s, T)", "--quiet", cwd=tmp_path)
+    assert swapped.returncode == 1 and "student-gradient" in swapped.stdout
+    for wrong in ("companion.losses:no_such", "no_such_module:f", "companion.losses"):
+        done = command(wrong, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr and not done.stdout

@@ -15,12 +15,10 @@ from typing import Any
 
 import torch
 
-from . import divergence as _divergence
-from . import properties, suite
-from . import reduction as _reduction
-from .calls import full_name, subject
-from .faults import CASES
-from .report import Finding, Report
+from . import _divergence, _masks, _properties, _reduction, _suite, _temperature
+from ._calls import full_name, subject
+from ._faults import CASES
+from ._report import Finding, Report
 
 __all__ = ["CASES", "Finding", "Report", "audit", "check"]
 
@@ -47,7 +45,7 @@ def audit(
         name: what to print for it; else its module and name.
 
     Returns:
-        A frozen `Report`: `ok`, `failed`, one finding for each property, and the twenty cases of the fault suite.
+        A frozen `Report`: `ok`, `failed`, one finding for each property, and the twenty cases of the fault _suite.
 
     Raises:
         ValueError: the loss cannot be called so, or `divergence` is none of these; says the remedy.
@@ -59,20 +57,20 @@ def audit(
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
         taken = subject(loss, call)
-        known = properties.know(taken, divergence or "")
+        known = _properties.know(taken, divergence or "")
         of = _reduction.reductions(known)
-        cases = suite.cases(known, of)
+        cases = _suite.cases(known, of)
         findings = (
-            properties.teacher_matters(known),
-            properties.student_gradient(known),
-            properties.teacher_gradient(known),
-            properties.temperature(known),
+            _properties.teacher_matters(known),
+            _properties.student_gradient(known),
+            _properties.teacher_gradient(known),
+            _temperature.temperature(known),
             _divergence.divergence(known, "" if divergence else _divergence.declared_by_name(found)),
             _reduction.reduction(known, of),
-            _reduction.micro_batch(known, of),
-            _reduction.mask(known),
-            properties.shapes(known),
-            suite.faults(known, cases),
+            _masks.micro_batch(known, of),
+            _masks.mask(known),
+            _properties.shapes(known),
+            _suite.faults(known, cases),
         )
     fit = known.fit
     soft = fit is not None and fit.candidate is not None
@@ -84,7 +82,7 @@ def audit(
         findings,
         cases,
         divergence=fit.name if fit else "none known",
-        factor=properties.factor(known.k) if known.uses_T and soft else "does not apply",
+        factor=_temperature.factor(known.k) if known.uses_T and soft else "does not apply",
         hard=fit.hard_weight * rows if fit and fit.hard else None,
         soft=max(fit.weights, key=abs) * rows / (2.0**known.k)
         if soft and known.k is not None and known.uses_T

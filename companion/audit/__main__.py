@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 
 from . import audit
-from .calls import NAMES
-from .divergence import DECLARED
+from ._calls import NAMES
+from ._divergence import DECLARED
 
 
 def find(where: str) -> Callable:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ._compare import is_empty
 from ._say import say
 
 
@@ -26,7 +27,7 @@ def choice(name: str, right, hints: dict, within: float = 0.0) -> Callable[[Call
             answer = ...
         except Exception as error:  # the reader's function may raise anything
             return say(name, f"it stops with {type(error).__name__}: {error}. It takes no argument.")
-        if answer is ...:
+        if answer is ... or (answer is None and is_empty(attempt)):
             print(f"○ {name}: not attempted")
         elif answer is None:
             say(name, "it returned nothing (None): is a `return` missing?")

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from .candidates import HARD
-from .faults import CASES, ONLY_N, WRONG, Loss, outcome
-from .identify import batches, measured
-from .properties import Known
-from .reduction import Reductions
-from .report import Finding
+from ._candidates import HARD
+from ._faults import CASES, ONLY_N, WRONG, Loss, outcome
+from ._identify import batches, measured
+from ._properties import Known
+from ._reduction import Reductions
+from ._report import Finding
 
 SHAPES = ("(N, C) against (N, 1)", "(N, C) against (1, C), (C,)", "(N, C) against (N, C+8)")
 
@@ -84,6 +83,3 @@ def faults(known: Known, found: tuple[tuple[str, str | None], ...]) -> Finding:
         "faults", False, f"{n - len(wrong)} of {n} that apply are passed; not: {'; '.join(wrong)}",
         f"{case}: {said.strip().splitlines()[0][:160]}",
     )  # fmt: skip
-
-
-__all__ = ["cases", "faults", "torch"]

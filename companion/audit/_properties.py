@@ -1,14 +1,14 @@
-"""The teacher matters, gradients reach one side only, both sides are softened, shapes are not broadcast."""
+"""The teacher matters, gradients reach one side only, shapes are not broadcast."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .calls import Subject
-from .faults import ONLY_N, WRONG
-from .identify import FIXED, TEMPERATURES, Fit, Identity, batches, identify, measured, power
-from .report import Finding
+from ._calls import Subject
+from ._faults import ONLY_N, WRONG
+from ._identify import FIXED, TEMPERATURES, Fit, Identity, batches, identify, measured, power
+from ._report import Finding
 
 S, T_, Y = [[0.0, 1.0, 3.0], [1.0, 0.0, 0.0]], [[2.0, 0.0, 1.0], [0.0, 4.0, 1.0]], [2, 0]
 SMALL = f"s = {S}, t = {T_}, y = {Y}".replace(".0", "")
@@ -128,99 +128,6 @@ def teacher_gradient(known: Known) -> Finding:
         "teacher-gradient", False, f"a gradient reaches the teacher, {float(slope.norm()):.3g} in norm",
         f"{SMALL}, T = 2, t.requires_grad_(): after backward t.grad is not None. Detach the teacher's logits.",
     )  # fmt: skip
-
-
-def temperature(known: Known) -> Finding:
-    name, fit = "temperature", known.fit
-    if "T" not in known.loss.takes:
-        return Finding(name, None, "it takes no T")
-    if known.silent or not known.finite:
-        return Finding(
-            name, None, "no gradient reaches the student" if known.silent else "its value is not finite"
-        )
-    wrong = [why for prop, why in (fit.faults if fit else []) if prop == name]
-    example = f"{SMALL}: {numbers(small(known.loss, T=2.0)[0])} at T = 2, {numbers(small(known.loss, T=4.0)[0])} at T = 4"
-    if wrong:
-        return Finding(name, False, wrong[0], example)
-    soft = fit.candidate is not None and fit.candidate.soft if fit else shift_invariant(known)
-    if not known.uses_T:
-        if not soft:
-            return Finding(
-                name, None, "it has no softmax, and T changes nothing" if known.fit else "T changes nothing"
-            )
-        return Finding(
-            name, False,
-            'T is taken and changes nothing: neither side is softened by it (if it has none, call="loss(s, t, y)")',
-            example,
-        )  # fmt: skip
-    if fit is None:
-        return unknown_temperature(known, example)
-    return known_temperature(known, fit, soft, example)
-
-
-def known_temperature(known: Known, fit: Fit, soft: bool, example: str) -> Finding:
-    name = "temperature"
-    weights = [f.hard_weight for f in known.fits]
-    if (
-        fit.hard
-        and fit.candidate
-        and len(weights) > 1
-        and max(weights) - min(weights) > 1e-3 * max(map(abs, weights))
-    ):
-        ratio = weights[1] / weights[0]
-        return Finding(
-            name,
-            False,
-            f"the hard term's weight changes with T, by {ratio:.3g} from T = 2 to 3: T² is for the soft term",
-            example,
-        )
-    if fit.candidate is None:
-        return Finding(name, None, "it has no soft term")
-    if known.k is None:
-        return Finding(
-            name, False, "softened by T, but the factor before the soft term is no power of T", example
-        )
-    if known.k not in (0, 1, 2) and soft:
-        return Finding(
-            name,
-            False,
-            f"the soft term is multiplied by T^{known.k:g}: its gradient fades as T grows",
-            example,
-        )
-    return Finding(
-        name,
-        True,
-        f"both sides are softened by T, factor {factor(known.k)}"
-        if soft
-        else f"T scales the loss, T^{known.k:g}",
-    )
-
-
-def factor(k: float | None) -> str:
-    return {2.0: "T²", 0.0: "none", 1.0: "T", None: "none of T^k"}.get(k, f"T^{k:g}" if k is not None else "")
-
-
-def unknown_temperature(known: Known, example: str) -> Finding:
-    """A function of z/T and v/T keeps its direction where logits and T double, or where the logits alone do.
-
-    What another teacher changes in the gradient is looked at, as no hard term has a part in it.
-    """
-    name = "temperature"
-    if not known.matters:
-        return Finding(name, None, "no teacher has a part in it")
-
-    def gap(scale, T, z, v, w, y):
-        return torch.sub(*(measured(known.loss, scale * z, scale * x, y, T)[1] for x in (v, w)))
-
-    for scale, T in ((2.0, 4.0), (2.0, 2.0)):
-        ones, others = [], []
-        for (z, v, y), (_, w, _) in zip(batches()[:3], batches()[3:], strict=True):
-            ones.append(gap(1.0, 2.0, z, v, w, y).flatten())
-            others.append(gap(scale, T, z, v, w, y).flatten())
-        one, other = torch.cat(ones), torch.cat(others)
-        if (other - one * (one @ other) / (one @ one)).norm() < 1e-4 * other.norm():
-            return Finding(name, True, "both sides are divided by T alike")
-    return Finding(name, False, "the two sides are not divided by T alike", example)
 
 
 def shift_invariant(known: Known) -> bool:

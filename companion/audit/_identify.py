@@ -8,8 +8,8 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from .calls import Subject
-from .candidates import BOTH, HARD, RIGHT, TEACHER, WRONG, Candidate, Definition, jsd, skew, skew_reverse
+from ._calls import Subject
+from ._candidates import BOTH, HARD, RIGHT, TEACHER, WRONG, Candidate, Definition, jsd, skew, skew_reverse
 
 TOLERANCE = 1e-4  # of the norm; the candidates differ by per cents, and some peers compute in float32
 TEMPERATURES = (2.0, 3.0, 5.0)
@@ -144,6 +144,8 @@ def identify(
     values, slopes = observed(loss, batches(*shape), 2.0)
     hards = ["", "at T = 1", "softened", "softmax twice"] if uses_y else ["", "teacher's labels"]
     value = gradient = None
+    if not slopes.any():  # nothing to follow: what its value is can be told, and not at every temperature
+        temperatures = temperatures[:1]
     for T in temperatures:
         for candidate in candidates():
             for hard in hards:
@@ -152,7 +154,7 @@ def identify(
                 if one and other and same(one, other):
                     return Identity(one, one, other)
                 value, gradient = value or one, gradient or other
-        found = searched(values, slopes, hards, shape, T)
+        found = searched(values, slopes, hards, shape, T) if temperatures[0] == T else None
         if found:
             return Identity(found, found, found)
     return Identity(None, value, gradient)
@@ -161,6 +163,8 @@ def identify(
 def searched(values, slopes, hards, shape, T) -> Fit | None:
     """JSD and skewed KL of any β: the best of a grid, and then between its neighbours."""
     data = batches(*shape)
+    if not slopes.any():
+        return None
     for family, name in (
         (jsd, "JSD"),
         (partial(partial, skew), "skew KL(p‖m)"),

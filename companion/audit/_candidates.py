@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import definitions as d
+from . import _definitions as d
 
 Definition = Callable[[Tensor, Tensor, float, Tensor], Tensor]
 
@@ -22,7 +22,7 @@ class Candidate:
         fault: the property it fails, or "" for a right form; why: what is wrong.
         soft: a function of the softmaxes at T, and of nothing else.
         relation: it relates the examples of a batch, so that it is no mean over them.
-        ruled_out: as in `faults.Loss`.
+        ruled_out: as in `_faults.Loss`.
     """
 
     name: str
