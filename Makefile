@@ -6,6 +6,7 @@ VENV   ?= .venv
 PEERS  ?= .venv-peers
 EXTRAS ?= peers
 COLAB  ?= _build/colab
+WORK   ?= work
 PORT   ?= 8000
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
@@ -118,13 +119,13 @@ serve: book  ## read the built pages at http://localhost:8000, or at another por
 		2> /dev/null || { echo "Port $(PORT) is not free. Name another: make serve PORT=8001"; exit 1; }
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-# Trusted, so that the stored figures show before anything is run; scripts/lab: no question about news.
-lab: $(READY)  ## open the chapters in Jupyter, chapter 1 first
-	@$(BIN)/jupyter trust chapters/*.ipynb > /dev/null
-	$(BIN)/jupyter lab chapters/01_background.ipynb --LabApp.app_settings_dir="$(CURDIR)/scripts/lab"
+lab: $(PAGES)  ## open plain copies of the chapters in Jupyter, in work/, where your changes are kept
+	@$(BIN)/python scripts/lab.py $(dir $(PAGES)) "$(WORK)"
 
-colab: $(READY)  ## chapters for Colab, in plain Markdown (needs BOOK_REPOSITORY)
-	$(BIN)/python scripts/colab.py $(COLAB)
+colab: $(READY)  ## plain copies tied to this repository and commit, for Colab and GitHub (needs BOOK_REPOSITORY)
+	@test -n "$(BOOK_REPOSITORY)$(GITHUB_REPOSITORY)" || { echo "No repository address: set BOOK_REPOSITORY, or run this in the CI that publishes."; exit 1; }
+	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/published
+	mkdir -p "$(COLAB)" && cp -R _build/published/_build/html/_sources/. "$(COLAB)" && find "$(COLAB)" -name '*.md' -delete
 
 clean:
 	rm -rf _build

@@ -16,7 +16,7 @@ from ._input import (  # noqa: F401
     class_labels,
     not_finite,
     number,
-    positive,
+    row_count,
     temperature,
 )
 
@@ -60,13 +60,13 @@ def mean_over_rows(
         Scalar, float32 for half precision; 0 where no row counts.
 
     Raises:
-        TypeError, ValueError: as `check_logits` and `check_mask`; the denominator is not positive.
+        TypeError, ValueError: as `check_logits` and `check_mask`; the denominator is not positive although rows count.
         NotFinite: the mean is not finite.
     """
     check_logits(logits_s, logits_t, classes)
     check_mask(mask, logits_s)
     if denominator is not None:
-        denominator = positive("denominator", denominator)
+        denominator = row_count(denominator, math.prod(logits_s.shape[:-1]), mask)
     inputs = (logits_s, logits_t.detach(), mask, formula, check, whole, denominator, *more)
     return _UnderTransforms.apply(*inputs)[0] if _transformed(logits_s) else _MeanOverRows.apply(*inputs)
 

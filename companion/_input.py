@@ -37,6 +37,14 @@ def positive(name: str, x: float | Tensor) -> float:
     return x
 
 
+def row_count(denominator: float | Tensor, rows: int, mask: Tensor | None) -> float:
+    """What a sum is divided by. 0 is the count of a batch in which nothing counts: then there is nothing to divide."""
+    count = number("denominator", denominator)
+    if count == 0 and not (rows if mask is None else bool(mask.any())):
+        return 1.0
+    return positive("denominator", count)
+
+
 def temperature(T: float | Tensor) -> float:
     """T, if it is one."""
     return positive("temperature T", T)

@@ -67,7 +67,8 @@ def kd_loss(
         logits_t: teacher logits, the same shape. They receive no gradient.
         T: temperature of both sides, > 0.
         mask: (N,) or (B, L) boolean, True where a position counts. What is masked may be NaN.
-        denominator: > 0, in place of the number of counted examples: that of the whole batch, for a part of it.
+        denominator: in place of the number of counted examples: that of the whole batch, for a part of it. > 0, or 0
+            where nothing counts.
 
     Returns:
         Scalar, nats per counted example; ≥ 0, and 0 where both sides agree up to a constant per row, or where

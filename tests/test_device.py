@@ -125,6 +125,7 @@ def test_a_transform_shifts_the_images_there_as_on_the_cpu(second, monkeypatch):
     fit(students[0], train, LOSS, teacher, transform=transform, **RUN)
     monkeypatch.setenv("BOOK_DEVICE", "cpu")
     fit(students[1], train, LOSS, teacher, transform=transform, **RUN)
+    assert len(seen) == 40
     assert all(torch.equal(a, b) for a, b in zip(seen[:20], seen[20:], strict=True))
     torch.testing.assert_close(*map(weights, students), rtol=1e-2, atol=1e-3)
     assert places(teacher) == {"cpu"}

@@ -16,6 +16,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from companion import interactive, plotting
 from companion.losses import kd_loss
+from companion.tokens import forward_kl_loss, reverse_kl_loss
 
 V, Z = 3 * torch.randn(2, 3, 10, generator=torch.Generator().manual_seed(1), dtype=torch.double)
 IMAGES = torch.linspace(-0.8, 2, 3 * 784).view(3, 1, 28, 28)
@@ -24,6 +25,7 @@ MIXTURE = MixtureSameFamily(Categorical(torch.tensor([0.6, 0.4])), Normal(torch.
 SHOWN = {
     "temperature": lambda: interactive.show_temperature(V[0], Z[0], 6),
     "dark-knowledge": lambda: interactive.show_dark_knowledge(IMAGES, Y, V, Z, V + 0.1),
+    "three-classes": lambda: interactive.show_three_classes(V[0, :3], Z[0, :3]),
     "two-humps": lambda: interactive.show_two_humps(MIXTURE, {"forward": (-0.6, 3.04631, 0.66)}),
     "article-formula": lambda: interactive.show_article_formula(Z[0, :3], V[0, :3]),
 }
@@ -86,6 +88,39 @@ def test_shapes_that_differ_are_named(draw):
         draw()
 
 
+def test_temperature_carries_the_image_and_a_later_student_where_given(shown):
+    data = shown(lambda: interactive.show_temperature(V[0], Z[0], 6, image=IMAGES[0], trained=Z[1]))[
+        interactive.MIME
+    ]["data"]
+    assert data["image"].startswith("data:image/png") and data["trained"] == pytest.approx(
+        Z[1].tolist(), abs=5e-4
+    )
+    assert not {"image", "trained"} & set(shown(SHOWN["temperature"])[interactive.MIME]["data"])
+    with pytest.raises(ValueError, match="differ in shape: teacher"):
+        interactive.show_temperature(V[0], Z[0], 6, trained=Z[1, :3])
+
+
+def test_the_two_divergences_of_the_map_are_those_of_the_tokens():
+    mu, sigma = torch.tensor([[0.5], [-3.0]]).double(), torch.tensor([[1.8], [0.8]]).double()
+    forward, reverse = interactive._both_ways(MIXTURE, mu, sigma)
+    x = torch.linspace(-20, 20, 8001, dtype=torch.double)
+    log_p = MIXTURE.log_prob(x)[None]
+    for i in range(2):
+        log_q = Normal(mu[i, 0], sigma[i, 0]).log_prob(x)[None]
+        assert forward[i, 0].item() == pytest.approx(forward_kl_loss(log_q, log_p).item(), abs=1e-4)
+        assert reverse[i, 0].item() == pytest.approx(reverse_kl_loss(log_q, log_p).item(), abs=1e-4)
+
+
 def test_numbers_that_are_not_finite_are_refused(shown):
     with pytest.raises(ValueError, match="finite"):
         interactive.show_temperature(V[0] * torch.inf, Z[0], 6)
+
+
+def test_three_classes_takes_three_and_starts_with_the_last_logit_at_zero(shown):
+    data = shown(SHOWN["three-classes"])[interactive.MIME]["data"]
+    assert data["student"][2] == 0
+    assert data["student"][0] == pytest.approx((Z[0, 0] - Z[0, 2]).item(), abs=0.005001)
+    with pytest.raises(ValueError, match=r"three logits of each side; got \(10,\)"):
+        interactive.show_three_classes(V[0], Z[0])
+    with pytest.raises(ValueError, match="differ in shape"):
+        interactive.show_three_classes(V[0, :3], Z[0, :2])

@@ -706,6 +706,15 @@ def test_a_denominator_that_is_no_count_is_refused(call, denominator):
         call(z, v, y, denominator=denominator)
 
 
+@pytest.mark.parametrize("call", BY_ROW.values(), ids=BY_ROW)
+def test_a_batch_in_which_nothing_counts_has_a_denominator_of_zero(call):
+    (z, v), y = logits(6, 5), labels(6, 5)
+    mask = torch.zeros(6, dtype=torch.bool)
+    z = z.clone().requires_grad_()
+    loss = call(z, v, y, mask=mask, denominator=mask.sum())
+    assert loss.item() == 0 and not gradient(loss, z).any()
+
+
 # ------------------------------------------------------------------------------------- a student that starts at zero
 
 

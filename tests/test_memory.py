@@ -8,7 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from companion import _core, tokens
-from tests.fault_table import LOSSES, stored
+from companion.audit._definitions import stored
+from tests.fault_table import LOSSES
 from tests.second_device import NAME, Second
 
 SHAPE = (256, 500)

@@ -1,25 +1,28 @@
-"""A chapter opened alone, as in Colab: its set-up cell runs in an empty virtual environment."""
+"""A chapter opened alone, as in Colab: its set-up cell runs in an empty environment and brings what is missing."""
 
 import os
-import re
 import subprocess
 import sys
-from collections import Counter
+import zipfile
 from importlib import metadata
+from shutil import which
 
-import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-from tests.test_notebooks import CHAPTERS, NOTEBOOKS, ROOT, cells, tags
+from tests.test_notebooks import CHAPTERS, ROOT, cells, tags
 
-sys.path.append(str(ROOT / "scripts"))
-from colab import for_colab
+sys.path.append(str(ROOT / "theme"))
+import plain
+from prepare import prepare
+
+CPU = "https://download.pytorch.org/whl/cpu"
+INSTALL = ["-m", "pip", "install", "-q", "--disable-pip-version-check"]
 
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory):
-    """Run a cell's source in a virtual environment that holds nothing, from a folder; give its output's lines."""
+    """Run a cell's source in a virtual environment without companion, from a folder; give its output's lines."""
     place = tmp_path_factory.mktemp("empty")
     subprocess.run([sys.executable, "-m", "venv", place / "env"], check=True)
     # The pins keep pip from taking a newer PyTorch than the book's, several gigabytes of it.
@@ -27,9 +30,9 @@ def empty(tmp_path_factory):
     # As an address: pip takes the variable for a list and would part a path at its spaces.
     env |= {"PIP_CONSTRAINT": (ROOT / "requirements.txt").as_uri(), "MPLBACKEND": "agg"}
 
-    def run(source, folder):
+    def run(source, folder, without=("companion",)):
         python, script = place / "env/bin/python", place / "cell.py"
-        subprocess.run([python, "-m", "pip", "uninstall", "-qy", "companion"], check=True, env=env)
+        subprocess.run([python, "-m", "pip", "uninstall", "-qy", *without], check=True, env=env)
         script.write_text(source)
         done = subprocess.run([python, script], cwd=folder, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -38,23 +41,134 @@ def empty(tmp_path_factory):
     return run
 
 
+def setup_cell(path):
+    return next(c for c in cells(path, "code") if "setup" in tags(c))
+
+
+def of_copy(path):
+    """The set-up cell of a plain copy as it is published from this checkout, which stands for the repository."""
+    code = "\n".join(c.source for c in cells(path, "code"))
+    beginning = plain.set_up(f"{path.parent.name}/{path.stem}", code)
+    return plain.code_cell(setup_cell(path), False, beginning).source
+
+
+@pytest.fixture
+def repository(monkeypatch):
+    monkeypatch.delenv("GITHUB_SHA", raising=False)
+    monkeypatch.setenv("BOOK_REPOSITORY", str(ROOT))
+
+
 def test_setup_cell_in_an_empty_environment(empty):
     """The cell finds no companion, installs it from the checkout with what chapters need, and imports it."""
-    source = next(c for c in cells(CHAPTERS[0], "code") if "setup" in tags(c)).source
     after = "\nfrom companion import data\nprint(len(data.fashion('val')), data.fashion_teacher(0).classes)\n"
-    assert empty(source + after, ROOT / "chapters")[-1] == "5000 10"
+    assert empty(setup_cell(CHAPTERS[0]).source + after, ROOT / "chapters")[-1] == "5000 10"
 
 
-def test_published_set_up_brings_the_stored_runs(empty, tmp_path):
-    """As in Colab: an empty folder, and a repository to clone, for which this checkout stands."""
-    notebook = nbformat.read(ROOT / "chapters/05_project.ipynb", as_version=4)
-    cell = next(c for c in notebook.cells if "setup" in tags(c))
-    for_colab(notebook, "", str(ROOT), "chapters")
-    after = "\nprint(path.exists('results/05_controls.csv'), companion.__version__)\n"
-    again = "\n" + cell.source.split("import copy")[0]
-    assert empty(cell.source + again + after, tmp_path)[-1].startswith("True ")
-    once = cell.source.replace('check_call(["git"', '1 / 0 and check_call(["git"')  # after a restart
-    assert once != cell.source and empty(once + after, tmp_path)[-1].startswith("True ")
+@pytest.mark.skipif(bool(which("nvidia-smi")), reason="with a GPU, pip takes PyTorch as it comes")
+def test_without_a_gpu_pytorch_comes_from_its_cpu_index(empty, repository, tmp_path):
+    """A package that is called torch and holds nothing stands for PyTorch's; the index is a folder."""
+    index = tmp_path / "simple/torch"
+    index.mkdir(parents=True)
+    version = "2.13.0+cpu"  # as the pins have it
+    about = f"torch-{version}.dist-info"
+    with zipfile.ZipFile(index / f"torch-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("torch/__init__.py", "")
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    (index / "index.html").write_text(f'<a href="torch-{version}-py3-none-any.whl">torch</a>')
+    cell = of_copy(CHAPTERS[0]).split("del prepare")[0]
+    assert cell.count(CPU) == 1
+    cell = cell.replace(CPU, index.parent.as_uri())
+    after = "\nfrom importlib.metadata import version\nprint(version('torch'), version('matplotlib'))\n"
+    (tmp_path / "alone").mkdir()
+    lines = empty(cell + after, tmp_path / "alone", without=("companion", "torch"))
+    assert lines[-1].startswith(f"{version} ") and any("a few minutes" in line for line in lines)
+    empty("", tmp_path, without=("companion", "torch"))
+
+
+def test_a_copy_alone_in_a_folder_brings_the_stored_runs(empty, repository, tmp_path):
+    """And again, as when the cell is run twice; and after a restart of the kernel. An index that fails is no obstacle."""
+    source = of_copy(ROOT / "chapters/05_project.ipynb").replace(CPU, (tmp_path / "nothing").as_uri())
+    after = (
+        "\nfrom pathlib import Path\nprint(Path('results/05_controls.csv').exists(), companion.__version__)\n"
+    )
+    assert empty(source + source + after, tmp_path)[-1].startswith("True ")
+    head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True)
+    assert subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=tmp_path / "book", text=True) == head
+    once = source.replace('check_call(["git"', '1 / 0 and check_call(["git"')
+    assert once != source and empty(once + after, tmp_path)[-1].startswith("True ")
+
+
+@pytest.fixture
+def called(monkeypatch, tmp_path):
+    """What prepare() would run, as it stands alone in a folder; `there` says which packages and programs are found."""
+    calls, there = [], set()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in there else None)
+    monkeypatch.setattr("shutil.which", lambda name: name if name in there else None)
+    for name in ("run", "check_call"):
+        monkeypatch.setattr(f"subprocess.{name}", lambda command, cwd=None: calls.append(command))
+    return calls, there
+
+
+def clone(folder):
+    for name in ("companion", "chapters/results"):
+        (folder / name).mkdir(parents=True)
+    (folder / "companion/__init__.py").touch()
+    return folder
+
+
+def test_in_the_book_s_environment_nothing_is_run(called, tmp_path):
+    calls, there = called
+    there.add("companion")
+    (tmp_path / "results").mkdir()
+    prepare("chapters", "results", "", "")
+    prepare("chapters", "", "", "")
+    assert calls == [] and os.getcwd() == str(tmp_path)
+
+
+@pytest.mark.parametrize("found", [(), ("nvidia-smi",), ("torch",)])
+def test_what_is_fetched_and_installed(called, tmp_path, found):
+    calls, there = called
+    there.update(found)
+    prepare("chapters", "", "https://example.org/somebody/book", "0123abc")
+    git, pip = calls[:3], [command[1:] for command in calls[3:]]
+    assert git[1][-2:] == ["https://example.org/somebody/book", "0123abc"]
+    cpu = [] if found else [[*INSTALL, "torch", "--index-url", CPU]]
+    assert pip == [*cpu, [*INSTALL, f"{tmp_path / 'book'}[book]"]]
+
+
+def test_inside_the_clone_nothing_is_fetched(called, tmp_path, monkeypatch):
+    calls, there = called
+    there.add("torch")
+    (clone(tmp_path / "the clone") / "work/chapters").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "the clone/work/chapters")
+    prepare("chapters", "results", "https://example.org/somebody/book", "0123abc")
+    assert [command[1:] for command in calls] == [[*INSTALL, f"{tmp_path / 'the clone'}[book]"]]
+    assert os.getcwd() == str(tmp_path / "the clone/chapters")
+
+
+@pytest.mark.parametrize("found", [(), ("companion",)])
+def test_a_copy_without_an_address_says_what_to_do(called, found):
+    calls, there = called
+    there.update(found)
+    with pytest.raises(FileNotFoundError, match=r"pip install \.\[book\]"):
+        prepare("chapters", "results", "", "")
+    assert calls == []
+
+
+def test_a_copy_is_tied_to_its_commit(monkeypatch):
+    monkeypatch.setenv("BOOK_REPOSITORY", "https://example.org/somebody/book/")
+    monkeypatch.setenv("GITHUB_SHA", "0123abc")
+    made = plain.set_up("reference/losses", 'stored = Path("../chapters/results/07_faults.csv")')
+    assert (
+        "prepare('reference', '../chapters/results', 'https://example.org/somebody/book', '0123abc')" in made
+    )
+    monkeypatch.delenv("BOOK_REPOSITORY")
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    assert "prepare('chapters', '', '', '')" in plain.set_up("chapters/01_background", "")
 
 
 def test_the_installation_leaves_colabs_ipython_alone():
@@ -62,65 +176,3 @@ def test_the_installation_leaves_colabs_ipython_alone():
     needed = [Requirement(text) for text in metadata.requires("companion")]
     (ipython,) = (r for r in needed if r.name == "ipython")
     assert ipython.specifier.contains("7.34.0")
-
-
-URL = "https://example.org/somebody/book"
-
-
-def publish(out, **address):
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GITHUB_") and k != "BOOK_REPOSITORY"}
-    command = [sys.executable, ROOT / "scripts/colab.py", out]
-    return subprocess.run(command, env=env | address, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    out = tmp_path_factory.mktemp("colab")
-    done = publish(out, BOOK_REPOSITORY=URL)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-def test_nothing_is_published_without_an_address(tmp_path):
-    assert publish(tmp_path).returncode == 1
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_published_copy(published, path):
-    """Code as it was but for the set-up's source of the installation; text in plain Markdown, formulas intact."""
-    copy = nbformat.read(published / path.relative_to(ROOT), as_version=4)
-    nbformat.validate(copy)
-    trains = any(re.search(r"\bfit(_many)?\(", c.source) for c in cells(path, "code"))
-    assert copy.metadata.get("accelerator") == ("GPU" if trains else None)
-    made = [c for c in copy.cells if c.cell_type == "code"]
-    changed = [(a.source, b.source) for a, b in zip(cells(path, "code"), made, strict=True) if a != b]
-    assert len(changed) == 1
-    added = [line for line in changed[0][1].splitlines() if line not in changed[0][0].splitlines()]
-    assert [line.strip() for line in added] == [
-        "from os import chdir, path",
-        'if not (path.isdir("book") or path.isdir("../companion")):',
-        f'check_call(["git", "clone", "-q", "--depth", "1", "{URL}", "book"])',
-        'check_call([executable, "-m", "pip", "install", "-q", "./book[book]"])',
-        'if path.isdir("book"):',
-        f'chdir("book/{path.parent.name}")',
-    ]
-
-    def squeezed(text):
-        return re.sub(r"\s", "", text)
-
-    before = "\n\n".join(c.source for c in cells(path, "markdown"))
-    after = "\n\n".join(c.source for c in copy.cells if c.cell_type == "markdown")
-    shown = re.compile(
-        r"^(`{4,})\w*\n.*?^\1$|(?<!`)(`{2,}) .*? \2(?!`)", re.M | re.S
-    )  # code with backticks in it
-    assert not re.search(
-        r"\{[\w:-]+\}`|^\s*(?:`{3,}|:{3,})\{|CODE-CELL|^:\w+:|\.ipynb#|\.md#|<a id",
-        shown.sub("", after),
-        re.M,
-    )
-    for formula in re.findall(r"^```\{math\}\n(?::label:.*\n)?(.*?)^```", before, re.M | re.S):
-        assert squeezed(formula) in squeezed(after)
-    inline = r"(?<![$\w])\$([^$\n]+)\$(?!\$)"
-    assert Counter(re.findall(inline, after)) >= Counter(re.findall(inline, before))
-    words = re.findall(r"\w{4,}", re.sub(r"\{[\w:-]+\}`[^`]*`|```\{.*|^:\w+:.*", "", before, flags=re.M))
-    assert Counter(words) - Counter(re.findall(r"\w{4,}", after)) == Counter()

@@ -192,12 +192,17 @@ Args:
         finite.
     T: above 0 | *not* 1.
 
+Returns:
+    A number, 0 only where
+    both agree.
+
 Raises:
     ValueError: z_s `is_bad`."""
     lines = api.docstring(text)
     assert lines[0] == "Soft term, T² KL(p ‖ q) {eq}`eq-kd-loss`."
     assert "**Args**" in lines and "**Raises**" in lines
     assert "- z: logits (N, C)," in lines and "  finite." in lines
+    assert "- A number, 0 only where" in lines and "  both agree." in lines  # one sentence, one item
     assert r"- T: above 0 \| \*not\* 1." in lines and r"- ValueError: z\_s `is_bad`." in lines
 
 
@@ -237,6 +242,9 @@ def test_reading_time_counts_words_and_code_but_no_output():
     words = nodes.paragraph("", "word " * 400)
     assert pagefacts.minutes(doctree(words)) == 2
     assert pagefacts.minutes(doctree(words, code, output)) == 4
+    folded = HideCodeCellNode()
+    folded += code.deepcopy()
+    assert pagefacts.minutes(doctree(words, folded, output)) == 2
     assert pagefacts.minutes(doctree(nodes.paragraph("", "short"))) == 1
 
 

@@ -71,7 +71,7 @@ def test_cached_teacher_logits_stay_aligned_with_the_shuffled_examples(n, batch_
     x = torch.stack([index, -index], 1).float()
     fit(student, Split(x, index), loss, x.clone(), steps=12, lr=0.01, batch_size=batch_size)
     per_epoch = max(n // batch_size, 1)
-    assert all(len(y) == min(batch_size, n) for y in seen)
+    assert len(seen) == 12 and all(len(y) == min(batch_size, n) for y in seen)
     epochs = [torch.cat(seen[i : i + per_epoch]) for i in range(0, 12 - per_epoch + 1, per_epoch)]
     assert all(len(epoch.unique()) == len(epoch) for epoch in epochs)
     assert len(epochs) < 2 or not torch.equal(epochs[0], epochs[1])

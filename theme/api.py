@@ -38,18 +38,21 @@ def markdown(text: str) -> str:
 
 
 def docstring(text: str) -> list[str]:
-    """The lines of a docstring in MyST: sections as bold heads, each of their entries an item."""
-    lines, inside = [], False
+    """The lines of a docstring in MyST: sections as bold heads, each of their entries an item; Returns has one entry."""
+    lines, inside, begun = [], "", False
     for line in text.splitlines():
         if SECTION.match(line):
-            inside = True
-            lines += ["", f"**{line[:-1]}**", ""]
+            inside, begun = line[:-1], False
+            lines += ["", f"**{inside}**", ""]
+        elif inside in ("Returns", "Yields") and begun and line.startswith("    "):
+            lines.append("  " + markdown(line.strip()))
         elif inside and line.startswith("        "):
             lines.append("  " + markdown(line.strip()))  # an entry goes on
         elif inside and line.startswith("    "):
+            begun = True
             lines.append("- " + markdown(line.strip()))
         else:
-            inside = inside and not line.strip()
+            inside = "" if line.strip() else inside
             lines.append(markdown(line.strip()))
     return lines
 

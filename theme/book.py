@@ -41,6 +41,9 @@ def configure(app, config) -> None:
     config.html_baseurl = pages_url()
     options, url = config.html_theme_options, repository_url()
     options["repository_url"], options["use_repository_button"] = url, bool(url)
+    # Known by its name; a server of somebody's own is taken for GitLab, whose sign the button then has.
+    known = [name for name in ("github", "gitlab", "bitbucket") if name in url.lower()]
+    options["repository_provider"] = [*known, "gitlab"][0] if url else ""
     if urlparse(url).hostname == "github.com":  # the only host that Colab opens notebooks from
         # The published branch "colab" holds the chapters with this address in their set-up cell.
         options["repository_branch"] = "colab"
@@ -72,6 +75,7 @@ def setup(app) -> dict:
     app.setup_extension("report")
     app.setup_extension("cards")
     app.setup_extension("finding")
+    app.setup_extension("plain")
     app.add_js_file("maths.js", priority=400, defer="defer")  # deferred scripts run in order: before MathJax
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)

@@ -49,14 +49,22 @@ class EquationTests(SphinxDirective):
 
 
 def minutes(doctree) -> int:
-    """Time to read: the words of the text and the lines of the code, not what a run printed."""
+    """Time to read: the words of the text and the lines of the code, not what a run printed or what is folded."""
     words = lines = 0
+    folded = {id(text) for cell in doctree.findall(is_folded) for text in cell.findall(nodes.Text)}
     for node in doctree.findall(nodes.Text):
+        if id(node) in folded:
+            continue
         if isinstance(node.parent, nodes.literal_block):
             lines += 0 if "output" in node.parent["classes"] else node.count("\n") + 1
         else:
             words += len(node.split())
     return max(1, round(words / WORDS_A_MINUTE + lines / LINES_A_MINUTE))
+
+
+def is_folded(node) -> bool:
+    """myst-nb's node around the code of a cell that a reader need not read."""
+    return type(node).__name__ == "HideCodeCellNode"
 
 
 def mark_tables(app, doctree, pagename) -> None:

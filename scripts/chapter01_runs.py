@@ -1,0 +1,92 @@
+"""The long runs of chapter 1: networks of four sizes trained alone, and a small one taught, on the same 1,000 images.
+
+    python scripts/chapter01_runs.py     # resumes where it stopped; about half an hour on one core
+
+Each side has a learning rate of its own, chosen on validation with seeds 100 to 102. The reported seeds, 0 to 9, meet
+the test images once. Seed s draws its own 1,000 images and its own initial weights, and asks shipped teacher s mod 10.
+Three of the sides are trained again with 1,000 steps, to see whether more of them would help.
+"""
+
+import torch
+from results import run_all
+
+from companion.data import fashion, fashion_teacher
+from companion.losses import kd_loss
+from companion.metrics import accuracy
+from companion.models import ConvNet
+from companion.training import fit, hard_loss, teacher_logits
+
+TUNING, REPORTED = (100, 101, 102), range(10)
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
+# side → width of the network that is trained
+SIDES = {
+    "alone 4": 4, "alone 8": 8, "alone 16": 16, "alone 32": 32,
+    "more labels": 4, "wider": 4, "equal": 4, "twin": 4,
+}  # fmt: skip
+torch.set_num_threads(1)
+TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
+RATE = {}  # (side, steps) → the learning rate that validation chose
+
+
+def soft_loss(logits_s, logits_t, y):
+    """The teacher alone: no label."""
+    return kd_loss(logits_s, logits_t, T=4)
+
+
+def split(seed: int):
+    """The 1,000 images of this seed, and the other 9,000."""
+    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
+    return TRAIN[order[:1000]], TRAIN[order[1000:]]
+
+
+def trained(side: str, seed: int, steps: int, lr: float) -> ConvNet:
+    """A network of this side. The teachers "equal" and "twin" are trained on the way, with their own rates."""
+    mine, others = split(seed)
+    teacher, start = None, seed
+    if side == "wider":
+        teacher = fashion_teacher(seed % 10)
+    elif side == "equal":
+        teacher = trained("more labels", seed, steps, RATE["more labels", steps])
+    elif side == "twin":
+        teacher, start = trained("alone 4", seed, steps, RATE["alone 4", steps]), seed + 500
+    elif side == "more labels":
+        mine, start = others, seed + 500
+    student = ConvNet(SIDES[side], dropout=0.0, seed=start)
+    answers = None if teacher is None else teacher_logits(teacher, mine.x)
+    loss = hard_loss if teacher is None else soft_loss
+    fit(student, mine, loss, answers, steps=steps, lr=lr, seed=start)
+    return student
+
+
+def one(side: str, steps: int, lr: float, seed: int) -> dict:
+    """Accuracy on validation while choosing, on test once chosen."""
+    part = VAL if seed in TUNING else TEST
+    student = trained(side, seed, steps, lr)
+    return {
+        "part": "val" if part is VAL else "test",
+        "accuracy": accuracy(teacher_logits(student, part.x), part.y),
+    }
+
+
+def runs(side: str, steps: int, rates, seeds):
+    """The lines of these runs, made where they are missing."""
+    configs = [{"side": side, "steps": steps, "lr": lr, "seed": seed} for lr in rates for seed in seeds]
+    about = "Accuracy (%) of ConvNets on 1,000 images, alone or taught; seeds 0 to 9"
+    rows = run_all("01_sizes", about, configs, one)
+    return rows[(rows["side"] == side) & (rows["steps"] == steps)]
+
+
+def main() -> None:
+    for steps, sides in ((300, SIDES), (1000, ("alone 4", "alone 8", "alone 16"))):
+        for side in sides:
+            rows = runs(side, steps, RATES, TUNING)
+            rows = rows[rows["part"] == "val"]
+            RATE[side, steps] = max(
+                RATES, key=lambda lr, rows=rows: rows["accuracy"][rows["lr"] == lr].mean()
+            )
+            runs(side, steps, [RATE[side, steps]], REPORTED)
+            print(f"{side}, {steps} steps: learning rate {RATE[side, steps]}")
+
+
+if __name__ == "__main__":
+    main()
