@@ -195,6 +195,23 @@ def test_the_diagram_shows_both_sides_at_T_and_the_student_at_1():
     assert sum(getattr(text, "arrow_patch", None) is not None for text in sheet.texts) == 9
 
 
+@pytest.mark.parametrize("classes", [("T-shirt", "shirt", "bag"), FASHION_CLASSES], ids=len)
+def test_the_diagrams_bars_are_named_and_the_arrows_to_the_losses_start_at_them(classes):
+    v = torch.linspace(0, 2, len(classes))
+    plotting.show_distillation_diagram(None, v, v.flip(0), 1, 3, classes)
+    figure = plt.gcf()
+    figure.draw_without_rendering()
+    sheet, *panels = figure.axes
+    starts = [
+        sheet.transData.transform(text.xyann) for text in sheet.texts if getattr(text, "arrow_patch", None)
+    ]
+    for ax in panels:
+        assert [text.get_text() for text in ax.texts] == list(classes)
+        longest = max(ax.patches, key=lambda bar: bar.get_width()).get_window_extent()
+        gaps = [(x - longest.x1, longest.y0 < y < longest.y1) for x, y in starts]
+        assert [0 < gap < 8 and level for gap, level in gaps].count(True) == 1, gaps
+
+
 @pytest.mark.parametrize(
     "draw, message",
     [
