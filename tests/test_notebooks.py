@@ -76,6 +76,12 @@ def test_no_warnings_in_the_outputs(path):
 
 
 @per_notebook(NOTEBOOKS)
+def test_no_value_is_shown_by_accident(path):
+    """The value of a cell's last line is shown where nobody meant it: a History of two hundred losses, say."""
+    assert not [c.source for c in cells(path, "code") for o in c.outputs if o.output_type == "execute_result"]
+
+
+@per_notebook(NOTEBOOKS)
 def test_what_a_cell_printed_is_stored_in_one_piece(path):
     """Not as the kernel happened to send it: then a re-run changes nothing that matters."""
     for cell in cells(path, "code"):
