@@ -95,6 +95,11 @@ EXERCISES = (
     }), kind="diagnose"),
     _row("paired_interval", "05_project", 2, "measuring", "An interval for ten pairs", experiments.paired_interval),
     _row("permute_dark", "05_project", 3, "soft targets", "Shuffle the wrong classes", experiments.permute_dark),
+    _row("evidence", "05_project", 2, "measuring", "Which report is evidence?", choice("evidence", "C", {
+        "A": "one pair may be the lucky one: how would you know its spread?",
+        "B": "the student alone was trained at the other side's learning rate: its best may be elsewhere.",
+        "D": "the settings were chosen by test accuracy, and the distilled student had six times as many to choose from.",
+    }), kind="choose"),
     _row("transfer_information", "06_applications", 3, "measuring", "What a transfer set can tell",
          concepts.transfer_information),
     _row("worst_class", "06_applications", 2, "measuring", "Accuracy of the worst class",
@@ -102,9 +107,40 @@ EXERCISES = (
     _row("same_training", "07_tools", 2, "losses", "Their weights in our α", conventions.same_training),
     _row("kl_div_mean", "07_tools", 1, "losses", "From `mean` to the mean of the rows",
          conventions.row_mean_over_mean, "kl_div_mean"),
+    _row("choose_tool", "07_tools", 1, "tools", "Choose the tool", choice(
+        "choose_tool", ("EasyDistill", "TRL DistillationTrainer", "TRL GOLDTrainer"), conventions.WRONG_TOOLS,
+    ), kind="choose"),
+    _row("what_happened", "07_tools", 2, "losses", "What did the setting do?", choice(
+        "what_happened", (0.1, 0.1), conventions.WRONG_SHARES, within=0.01,
+    ), kind="diagnose"),
     _row("regret", "08_outlook", 2, "measuring", "What choosing costs", outlook.regret),
     _row("balanced_targets", "08_outlook", 2, "soft targets", "Correct a teacher's class shares",
          outlook.balanced_targets),
+    _row("steps_or_images", "08_outlook", 1, "measuring", "Steps or images?", choice(
+        "steps_or_images", ("images", "steps"), {
+            (0, "steps"): "it agrees on nearly all that it was told: more of the same teaches it little.",
+            (1, "images"): "it has not yet taken in what it was told, and loses little on new images.",
+        }), kind="diagnose"),
+    _row("four_losses", "09_faq", 1, "losses", "Four logs, four mistakes",
+         choice("four_losses", ("log_target", "softmax", "batchmean", "twice"), {
+             (0, "softmax"): "probabilities where logarithms are due give a finite value. What has no logarithm?",
+             (0, "twice"): "a second softmax only bounds the loss. What has no logarithm?",
+             (0, "batchmean"): "a divisor makes no NaN here. What has no logarithm?",
+             (1, "log_target"): "a logarithm of a logarithm is NaN. Which mistake makes a KL of p with p negative?",
+             (1, "twice"): "with softmax twice on both sides a KL at agreement is 0.",
+             (1, "batchmean"): "a divisor changes no sign.",
+             (2, "softmax"): "the length of the text is not in it. What is divided by what?",
+             (2, "log_target"): "the length of the text is not in it. What is divided by what?",
+             (2, "twice"): "the length of the text is not in it. What is divided by what?",
+             (3, "softmax"): "this is the hard loss, cross_entropy: what did it get in place of logits?",
+             (3, "log_target"): "the hard loss has labels and no teacher. What did it get in place of logits?",
+             (3, "batchmean"): "a divisor scales a loss; a loss near 0 would stay near 0.",
+         }), kind="diagnose"),
+    _row("believable", "09_faq", 1, "measuring", "Which report can be believed?", choice("believable", "C", {
+        "A": "one pair is one draw: ten pairs of this chapter lie points apart.",
+        "B": "one side had a search and the other had not: how much of the 2.4 is the search?",
+        "D": "what is chosen on the test images is fitted to them: test images are for the last look only.",
+    }), kind="choose"),
     _row("masked_mean", "09_faq", 2, "losses", "A mean over counted positions", several.masked_mean),
     _row("average_teachers", "09_faq", 1, "soft targets", "Several teachers, one target", several.average_teachers),
 )  # fmt: skip
