@@ -21,6 +21,7 @@ REWRITTEN = {
     "03_algorithm",
     "04_mathematics",
     "05_project",
+    "06_applications",
     "07_tools",
     "08_outlook",
     "09_faq",
