@@ -90,6 +90,6 @@ def _bars(ax, title, p, colour, names, longest) -> None:
     ax.barh(range(len(p)), p.detach().cpu().numpy(), color=colour)
     ax.set(xlim=(0, longest), ylim=(len(p) - 0.5, -0.5))
     ax.plot([0, 0], [-0.5, len(p) - 0.5], color=INK, lw=1)
-    ax.set_title(title, fontsize=9, pad=2, color=colour)
+    ax.set_title(title, fontsize=9, pad=4, color=colour)
     for i, name in enumerate(names):
         ax.text(-0.03 * longest, i, name, ha="right", va="center", fontsize=9)
