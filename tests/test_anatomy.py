@@ -1,6 +1,6 @@
 """The anatomy of a chapter: its first screen, what is read and what is folded, figures, boxes, claims, exercises.
 
-Each rule is a function that gives the faults of a list of cells. It is held over the chapters on the list REWRITTEN and,
+Each rule is a function that gives the faults of a list of cells. It is held over the chapters and,
 as far as one cell is concerned, over the page that shows the style; below, each is shown a chapter that breaks it.
 """
 
@@ -12,7 +12,7 @@ import pytest
 from nbformat import v4
 
 from companion.checks._exercises import EXERCISES
-from tests.test_notebooks import CHAPTERS, REWRITTEN, ROOT, cells, lines, tags
+from tests.test_notebooks import CHAPTERS, ROOT, cells, lines, tags
 
 FOLDED = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
 HIDDEN = FOLDED | {"setup", "exercise", "solution"}
@@ -184,12 +184,11 @@ def exercises(of):
 
 OF_A_CELL = (folding, figures)
 OF_A_CHAPTER = (budget, *OF_A_CELL, opening, boxes, words, claims, exercises)
-NEW = [path for path in CHAPTERS if path.stem in REWRITTEN]
 
 
 @pytest.mark.parametrize("rule", OF_A_CHAPTER)
-@pytest.mark.parametrize("path", NEW, ids=lambda p: p.stem)
-def test_a_rewritten_chapter_keeps_the_rule(path, rule):
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_chapter_keeps_the_rule(path, rule):
     assert list(rule(cells(path))) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from companion.checks import __main__ as command
 from companion.checks._exercises import ALIASES, EXERCISES, KINDS, LEVELS
-from tests.test_notebooks import CHAPTERS, REWRITTEN, ROOT, cells, tags
+from tests.test_notebooks import CHAPTERS, ROOT, cells, tags
 
 
 def solution(exercise) -> str:
@@ -73,27 +73,14 @@ def test_the_notebook_checks_with_the_same_check(exercise, capsys):
     path = next(p for p in CHAPTERS if p.stem == exercise.chapter)
     stubs = [c for c in cells(path, "code") if "exercise" in tags(c)]
     called = [re.search(r"^checks\.(\w+)\(\w+(.*)\)$", c.source, re.M) for c in stubs]
-    if path.stem in REWRITTEN:  # one name everywhere
-        assert exercise.name in [call[1] for call in called]
-        assert any(f"def {exercise.name}(" in c.source for c in stubs)
-    else:
-        assert exercise.name in [FORMER_CALLS.get(call[1] + call[2], call[1]) for call in called]
+    assert exercise.name in [call[1] for call in called]  # one name everywhere
+    assert any(f"def {exercise.name}(" in c.source for c in stubs)
 
     def stub(*args):
         raise NotImplementedError
 
     exercise.check(stub)
     assert capsys.readouterr().out == f"○ {exercise.name}: not attempted\n"
-
-
-FORMER_CALLS = {
-    'cost, "bytes"': "storage",
-    'cost, "parameters"': "mlp_parameters",
-    'information, "entropy"': "entropy",
-    'information, "dark"': "dark_knowledge",
-    "long_tail_worst_class": "worst_class",
-    "row_mean_over_mean": "kl_div_mean",
-}
 
 
 def run(*arguments, cwd=None):

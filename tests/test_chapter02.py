@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from scipy import stats
 from scipy.special import entr, softmax
 
-from companion import checks, data, losses
+from companion import data, losses
+from companion.checks import concepts
 from companion.metrics import accuracy, agreement, paired_interval
 from companion.models import MLP
 from companion.training import fit, teacher_logits
@@ -284,7 +285,7 @@ DARK = {
 
 
 def said(attempt, what, capsys):
-    checks.information(attempt, what)
+    concepts.information(attempt, what)
     return capsys.readouterr().out.strip()
 
 

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 
 from ._choice import choice
 from ._claims import claim, glue
-from ._exercises import EXERCISES, FORMER
+from ._exercises import EXERCISES
 
-_CHECKS = {exercise.name: exercise.check for exercise in EXERCISES} | FORMER
+_CHECKS = {exercise.name: exercise.check for exercise in EXERCISES}
 
 
 def __getattr__(name: str) -> Callable:

@@ -114,7 +114,7 @@ EXERCISES = (
         (2, -4): "distilled less alone: it gives accuracy back.",
     }, within=0.01), kind="diagnose"),
     _row("same_training", "07_tools", 2, "losses", "Their weights in our α", conventions.same_training),
-    _row("kl_div_mean", "07_tools", 1, "losses", "From `mean` to the mean of the rows",
+    _row("kl_div_mean", "07_tools", 1, "losses", "From PyTorch’s mean to the mean of the rows",
          conventions.row_mean_over_mean, "kl_div_mean"),
     _row("choose_tool", "07_tools", 1, "tools", "Choose the tool", choice(
         "choose_tool", ("EasyDistill", "TRL DistillationTrainer", "TRL GOLDTrainer"), conventions.WRONG_TOOLS,
@@ -154,13 +154,7 @@ EXERCISES = (
     _row("average_teachers", "09_faq", 1, "soft targets", "Several teachers, one target", several.average_teachers),
 )  # fmt: skip
 
-# How chapters written before call some checks, and their functions in a file of answers.
-FORMER = {
-    "cost": concepts.cost,
-    "information": concepts.information,
-    "long_tail_worst_class": experiments.long_tail_worst_class,
-    "row_mean_over_mean": conventions.row_mean_over_mean,
-}
+# Names that answers to earlier editions have.
 ALIASES = {
     "my_loss": "distillation_loss",
     "my_step": "training_step",
