@@ -92,7 +92,6 @@ FORMER_CALLS = {
     'information, "entropy"': "entropy",
     'information, "dark"': "dark_knowledge",
     "long_tail_worst_class": "worst_class",
-    "row_mean_over_mean": "kl_div_mean",
 }
 
 

@@ -105,8 +105,8 @@ EXERCISES = (
     _row("worst_class", "06_applications", 2, "measuring", "Accuracy of the worst class",
          experiments.long_tail_worst_class, "worst_class"),
     _row("same_training", "07_tools", 2, "losses", "Their weights in our α", conventions.same_training),
-    _row("kl_div_mean", "07_tools", 1, "losses", "From `mean` to the mean of the rows",
-         conventions.row_mean_over_mean, "kl_div_mean"),
+    _row("kl_div_mean", "07_tools", 1, "losses", "From mean to the mean of the rows",
+         conventions.kl_div_mean),
     _row("choose_tool", "07_tools", 1, "tools", "Choose the tool", choice(
         "choose_tool", ("EasyDistill", "TRL DistillationTrainer", "TRL GOLDTrainer"), conventions.WRONG_TOOLS,
     ), kind="choose"),
@@ -150,7 +150,6 @@ FORMER = {
     "cost": concepts.cost,
     "information": concepts.information,
     "long_tail_worst_class": experiments.long_tail_worst_class,
-    "row_mean_over_mean": conventions.row_mean_over_mean,
 }
 ALIASES = {
     "my_loss": "distillation_loss",
