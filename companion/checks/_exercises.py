@@ -103,7 +103,7 @@ EXERCISES = (
     _row("transfer_information", "06_applications", 3, "measuring", "What a transfer set can tell",
          concepts.transfer_information),
     _row("worst_class", "06_applications", 2, "measuring", "Accuracy of the worst class",
-         experiments.long_tail_worst_class, "worst_class"),
+         experiments.worst_class),
     _row("whose_merit", "06_applications", 1, "measuring", "Whose merit?", choice("whose_merit", (0, 1, 4), {
         (0, -30000): "that many were saved by choosing the small architecture.",
         (0, 30000): "that many were saved by choosing the small architecture.",
@@ -114,8 +114,8 @@ EXERCISES = (
         (2, -4): "distilled less alone: it gives accuracy back.",
     }, within=0.01), kind="diagnose"),
     _row("same_training", "07_tools", 2, "losses", "Their weights in our α", conventions.same_training),
-    _row("kl_div_mean", "07_tools", 1, "losses", "From PyTorch’s mean to the mean of the rows",
-         conventions.row_mean_over_mean, "kl_div_mean"),
+    _row("kl_div_mean", "07_tools", 1, "losses", "From mean to the mean of the rows",
+         conventions.kl_div_mean),
     _row("choose_tool", "07_tools", 1, "tools", "Choose the tool", choice(
         "choose_tool", ("EasyDistill", "TRL DistillationTrainer", "TRL GOLDTrainer"), conventions.WRONG_TOOLS,
     ), kind="choose"),

@@ -71,14 +71,14 @@ def same_training(attempt: Callable[[float, float, int, float, int], tuple[float
     )  # fmt: skip
 
 
-def row_mean_over_mean(attempt: Callable[[tuple[int, ...]], float], name: str = "row_mean_over_mean") -> None:
+def kl_div_mean(attempt: Callable[[tuple[int, ...]], float]) -> None:
     """Checks attempt(shape) → KL per counted row over F.kl_div(reduction="mean"), eq-kl-div-mean."""
 
     def number(of):
         return lambda shape: torch.tensor(float(of(shape)))
 
     compare(
-        name, attempt, number(lambda s: s[-1]), [((8, 10),), ((2, 3, 7),), ((4, 5),)],
+        "kl_div_mean", attempt, number(lambda s: s[-1]), [((8, 10),), ((2, 3, 7),), ((4, 5),)],
         {
             "`batchmean` divides by the first dimension alone: for tokens that is not the number of rows.":
                 number(lambda s: torch.Size(s).numel() / s[0]),
