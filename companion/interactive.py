@@ -69,14 +69,16 @@ def gradient_sizes(logits_s: Tensor, logits_t: Tensor, T: float) -> tuple[Tensor
 
 
 def show_temperature(
-    logits_t: Tensor, logits_s: Tensor, y: int, T: float = 4, classes: Sequence[str] = FASHION_CLASSES
-) -> None:
+    logits_t: Tensor, logits_s: Tensor, y: int, T: float = 4, classes: Sequence[str] = FASHION_CLASSES,
+    *, image: Tensor | None = None, trained: Tensor | None = None,
+) -> None:  # fmt: skip
     """One image: p and q at T, the entropy of p, and the gradient's size with and without T².
 
     Args:
         logits_t, logits_s: teacher's and student's logits of the image (C,).
         y: its label. T: where the control stands first.
         classes: C names.
+        image: (1, H, W), the darkest value black. trained: logits of the student at a later time (C,), to switch to.
 
     Raises:
         ValueError: shapes differ, or a logit is not finite.
@@ -84,20 +86,32 @@ def show_temperature(
     data = {"teacher": _rounded(logits_t), "student": _rounded(logits_s), "label": int(y), "T": T}
     temperatures = torch.logspace(-1, 5, 49, base=2).tolist()
     sizes = torch.tensor([gradient_sizes(logits_s, logits_t, t) for t in temperatures])
-    _, (left, right) = plt.subplots(1, 2, figsize=(6.8, 3.2))
+    if trained is not None:
+        _same_shape(teacher=logits_t, trained=trained)
+        data["trained"] = _rounded(trained)
+    _, (top, low) = plt.subplots(2, 1, figsize=(WIDTH, 5.6), height_ratios=(1.1, 1))
+    if image is not None:
+        data["image"] = _png(image, image.min(), image.max())
+        shown = top.inset_axes((0.62, 0.02, 0.36, 0.42))
+        shown.imshow(image[0].detach().cpu().numpy(), interpolation="nearest")
+        shown.set_axis_off()
     places = np.arange(len(classes))
     for shift, t, alpha in [(-0.2, 1, 0.45), (0.2, T, 1)]:
         p = soften(logits_t, t).detach().cpu()
-        left.barh(places + shift, p, 0.4, color=TEACHER, alpha=alpha, label=f"p, T = {t}")
-    left.set_yticks(places, classes, fontsize=9)
-    left.invert_yaxis()
-    left.legend()
-    right.loglog(temperatures, sizes[:, 0], color=STUDENT, label="with T²")
-    right.loglog(temperatures, sizes[:, 1], "--", color=ARTICLE, label="without")
+        top.barh(places + shift, p, 0.4, color=TEACHER, alpha=alpha, label=f"p at T = {t}")
+    top.set_yticks(places, classes, fontsize=9)
+    top.get_yticklabels()[int(y)].set_fontweight("bold")
+    top.invert_yaxis()
+    top.set(xlabel="probability", xlim=(0, 1))
+    top.legend(loc="upper right")
+    low.loglog(temperatures, sizes[:, 0], color=STUDENT, label="with T²")
+    low.loglog(temperatures, sizes[:, 1], "--", color=ARTICLE, label="without")
     hard = soften(logits_s).detach() - torch.eye(len(classes))[y]
-    right.axhline(hard.norm(), color=BASELINE, ls=":", label="label")
-    right.set(xlabel="T", ylabel="size of the gradient")
-    right.legend()
+    low.axhline(hard.norm(), color=BASELINE, ls=":", label="the label's")
+    low.set(xlabel="T", ylabel="size of the gradient")
+    low.set_xticks((0.5, 1, 2, 4, 8, 16, 32), ("½", "1", "2", "4", "8", "16", "32"))
+    low.minorticks_off()
+    low.legend(loc="lower left")
     _show("temperature", {**data, "classes": list(classes)})
 
 
@@ -187,12 +201,21 @@ def show_three_classes(
     _show("three-classes", data)
 
 
+def _both_ways(teacher, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(p‖q) and KL(q‖p) of a density p and the Gaussians q of all these means and deviations, as sums over a grid."""
+    x = torch.linspace(-20, 20, 801, dtype=torch.double)
+    log_p = teacher.log_prob(x)
+    log_q = torch.distributions.Normal(mu[..., None], sigma[..., None]).log_prob(x)
+    gap, step = log_p - log_q, 0.05
+    return step * (log_p.exp() * gap).sum(-1), -step * (log_q.exp() * gap).sum(-1)
+
+
 def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> None:
     """A mixture of Gaussians p, and the single Gaussians q that come nearest by one divergence or the other.
 
     Args:
         teacher: a `torch.distributions.MixtureSameFamily` of `Normal`s.
-        fits: name → (μ, σ, least divergence in nats).
+        fits: name → (μ, σ, least divergence in nats); the one of the forward KL is called "forward", and stands first.
 
     Raises:
         ValueError: a number is not finite.
@@ -203,13 +226,24 @@ def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> N
     rows = [(name, *_rounded(fit, 4)) for name, fit in fits.items()]
     data["minima"] = [dict(zip(("name", "mu", "sigma", "value"), row, strict=True)) for row in rows]
     x = torch.linspace(-8, 8, 401, dtype=torch.double)
-    plt.plot(x, teacher.log_prob(x).exp(), color=TEACHER, label="teacher p")
+    _, axes = plt.subplot_mosaic([["p", "p"], ["forward", "reverse"]], figsize=(WIDTH, 5.0))
+    axes["p"].plot(x, teacher.log_prob(x).exp(), color=TEACHER, label="teacher p")
     for (name, mu, sigma, _), style in zip(rows, ("--", "-.", ":"), strict=False):
         density = torch.distributions.Normal(mu, sigma).log_prob(x).exp()
-        plt.plot(x, density, style, color=STUDENT, label=f"least {name} KL")
-    plt.xlabel("x")
-    plt.ylabel("density")
-    plt.legend()
+        axes["p"].plot(x, density, style, color=STUDENT, label=f"q: {name}")
+    axes["p"].set(xlabel="x", ylabel="density", ylim=(0, 0.75))
+    axes["p"].legend(loc="upper right", fontsize=9)
+    mu, sigma = torch.meshgrid(
+        torch.linspace(-5, 5, 81).double(), torch.linspace(0.5, 5, 46).double(), indexing="xy"
+    )
+    for name, kl in zip(("forward", "reverse"), _both_ways(teacher, mu, sigma), strict=True):
+        ax = axes[name]
+        levels = kl.min().item() + np.array([0.1, 0.25, 0.5, 1, 2, 4])
+        ax.contour(mu, sigma, kl, levels, colors=INK, linewidths=1)
+        here = [row for row in rows if (row[0] == "forward") == (name == "forward")]
+        ax.plot([row[1] for row in here], [row[2] for row in here], "o", color=STUDENT)
+        ax.set_title(f"{name} KL", fontsize=10)
+        ax.set(xlabel="μ of q", ylabel="σ of q" if name == "forward" else "")
     _show("two-humps", data)
 
 
@@ -224,16 +258,16 @@ def show_article_formula(logits_s: Tensor, logits_t: Tensor) -> None:
     """
     _same_shape(student=logits_s, teacher=logits_t)
     data = {"student": _rounded(logits_s, 10), "teacher": _rounded(logits_t, 10)}
-    taus = torch.logspace(0, 4, 33, base=2).tolist()
+    taus = torch.logspace(0, 3, 33, base=2).tolist()
     right = torch.stack([(soften(logits_s, t) - soften(logits_t, t)) / t for t in taus])
     z = logits_s.clone().requires_grad_()
     by_article = [z.exp() / (z.exp().sum() / t) for t in taus]  # as it stands there
     losses = [-(soften(logits_t) * q.log()).sum() for q in by_article]
     article = torch.stack([torch.autograd.grad(loss, z)[0] for loss in losses])
-    _, axes = plt.subplots(1, 2, figsize=(6.8, 3.0))
-    axes[0].plot(taus, [q.sum().item() for q in by_article], color=ARTICLE, label="the article's")
-    axes[0].plot(taus, [soften(logits_s, t).sum() for t in taus], color=TEACHER, label="the right one")
-    axes[0].set(xlabel="τ", ylabel="sum of q")
+    _, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.8), sharex=True)
+    axes[0].plot(taus, [q.sum().item() for q in by_article], color=ARTICLE, label="τ under the sum only")
+    axes[0].plot(taus, [soften(logits_s, t).sum() for t in taus], color=TEACHER, label="τ under every logit")
+    axes[0].set(ylabel="sum of q")
     axes[0].legend()
     axes[1].plot(taus, article, color=ARTICLE)
     axes[1].plot(taus, right, color=TEACHER)

@@ -147,6 +147,31 @@ def controls() -> None:
         run([best(run(MORE_RATES, TUNING), "lr", control=control)], REPORTED)
 
 
+def tempered_one(control: str, T: float, seed: int, lr: float) -> dict:
+    """As control_one, at another temperature: of the targets and of the loss."""
+    images, student = TRAIN.sample(10, seed), ConvNet(4, dropout=0.0, seed=seed)
+    p = (teacher_logits(TEACHERS[seed % 10], images.x).double() / T).softmax(-1)
+    answers = (T * targets(control, p, seed).log()).float()
+    fit(student, images, partial(soft_at, T=T), answers, steps=400, lr=lr, seed=seed)
+    return measure(student, seed)
+
+
+def soft_at(logits_s, logits_t, y, T):
+    return kd_loss(logits_s, logits_t, T=T)
+
+
+def temperatures() -> None:
+    """How much harm the permuted targets do, by T; T = 4 is in 05_controls."""
+    about = "Accuracy and ECE (%) of ConvNet(4) on 100 images, 400 steps, soft or permuted targets at T; seeds 0 to 9"
+    for control, T in product(("permuted", "soft"), (1.0, 2.0)):
+
+        def run(lrs, seeds, control=control, T=T):
+            grid = [{"control": control, "T": T, "seed": s, "lr": lr} for lr in lrs for s in seeds]
+            return run_all("05_permuted", about, grid, tempered_one)
+
+        run([best(run(RATES, TUNING), "lr", control=control, T=T)], REPORTED)
+
+
 def labels() -> None:
     """How the gain of plain distillation falls as the labels grow."""
     name = "05_labels"
@@ -168,5 +193,6 @@ def labels() -> None:
 
 if __name__ == "__main__":
     controls()
+    temperatures()
     function_matching()
     labels()

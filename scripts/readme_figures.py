@@ -8,14 +8,16 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).parent.parent
-FIGURES = {"pairs": "Ten pairs of dots", "controls": "one a control"}  # name → words of the alt text
+FIGURES = {"pairs": "fig-pairs", "controls": "fig-controls"}  # name → name of the figure in the chapter
 
 
 def main() -> None:
     notebook = nbformat.read(ROOT / "chapters/05_project.ipynb", as_version=4)
-    drawn = [c for c in notebook.cells if "mystnb" in c.metadata]
-    for name, words in FIGURES.items():
-        cell = next(c for c in drawn if words in c.metadata.mystnb.image.alt)
+    drawn = {
+        c.metadata.mystnb.figure.name: c for c in notebook.cells if "figure" in c.metadata.get("mystnb", {})
+    }
+    for name, figure in FIGURES.items():
+        cell = drawn[figure]
         svg = next(o.data["image/svg+xml"] for o in cell.outputs if "image/svg+xml" in o.get("data", {}))
         path = ROOT / f"theme/static/readme-{name}.svg"
         path.write_text("".join(svg), encoding="utf-8")

@@ -26,9 +26,11 @@ def formulas() -> dict[str, str]:
 
 
 def sides(latex: str) -> list[list[str]]:
-    """A formula's statements, between \\qquad, each as its sides, between equals signs."""
-    statements = re.split(r"\\qquad", latex)
-    return [re.split(r"=(?![^{]*\})", re.split(r"\\(?:ge|le)\b", s)[0].strip(" .,\n")) for s in statements]
+    """A formula's statements, between \\qquad or in lines of their own, each as its sides, between equals signs."""
+    latex = re.sub(r"\\(?:begin|end)\{aligned\}", "", latex)
+    latex = re.sub(r"\\\\\s*&", " ", latex)  # a line that begins at the mark goes on
+    statements = re.split(r"\\qquad|\\\\(?=\s)", latex)
+    return [re.split(r"=(?![^{]*\})", re.split(r"\\(?:ge|le)\b", s)[0].strip(" .,&\n")) for s in statements]
 
 
 class Unknown(Exception):

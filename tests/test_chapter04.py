@@ -223,6 +223,22 @@ def test_T2_keeps_the_soft_gradient_from_vanishing(rows):
     assert bare[0] / bare[1] == pytest.approx(100, rel=0.01)
 
 
+@pytest.mark.equation("eq-half-variance")
+@pytest.mark.parametrize("T", [0.3, 1.0, 4.0, 50.0])
+def test_T2_kl_is_half_the_variance_of_the_gaps_at_a_point_on_the_way(rows, T):
+    """The variance passes the loss somewhere between teacher and student; a factor other than ½ would not be met."""
+    z, v = rows
+    steps = np.linspace(0, 1, 2001)[:, None, None]
+    r = softmax(((1 - steps) * v + steps * z) / T, -1)
+    half = ((r * (z - v) ** 2).sum(-1) - (r * (z - v)).sum(-1) ** 2) / 2
+    loss = T**2 * kl(softmax(v / T, -1), softmax(z / T, -1))
+    assert ((half.min(0) <= loss) & (loss <= half.max(0))).all()
+    if T == 50:  # there the variance hardly changes on the way, and the factor is seen
+        np.testing.assert_allclose(half[0], loss, rtol=0.15)
+    weights = 2 * (1 - steps[:, :, 0])  # Taylor's remainder, exactly: ∫ (1 − s) Var ds
+    np.testing.assert_allclose(np.trapezoid(weights * half, dx=1 / 2000, axis=0), loss, rtol=1e-4)
+
+
 @pytest.mark.equation("eq-limit-high")
 def test_T2_kl_tends_to_half_the_centred_square_over_C():
     limit = ((centred(Z) - centred(V)) ** 2).sum() / 6
@@ -308,6 +324,21 @@ def test_a_student_that_can_match_ends_the_same_and_as_sharp_for_every_T():
             S -= X.T @ kd(X @ S, v, T)[1]
         np.testing.assert_allclose(S, TEACHER, atol=1e-8)
         np.testing.assert_allclose(entropy(softmax(X @ S, -1)), entropy(softmax(v, -1)), atol=1e-8)
+
+
+@pytest.mark.erratum("T4")
+def test_with_labels_the_temperature_moves_the_end_and_in_no_fixed_direction():
+    """α = ½, free logits: how far the student ends from its teacher, at T = 1."""
+
+    def distance(T, y):
+        def loss(z):
+            return -log_softmax(z)[y] / 2 + T**2 * kl(softmax(V[0] / T), softmax(z / T)) / 2
+
+        return kl(softmax(V[0]), softmax(argmin(loss, np.zeros(3))))
+
+    agreeing, other = ([distance(T, y) for T in (1, 2, 4, 8, 32)] for y in (0, 1))
+    assert agreeing == pytest.approx([0.0544, 0.0322, 0.0319, 0.0339, 0.0365], abs=2e-4)
+    assert other == pytest.approx([0.344, 0.346, 0.375, 0.399, 0.423], abs=1e-3)
 
 
 @pytest.mark.erratum("T11")

@@ -1,5 +1,10 @@
 """Chapter 5: its equations, and what it shows of the article's code."""
 
+import ast
+import re
+from pathlib import Path
+
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -9,6 +14,8 @@ from scipy import stats
 from companion import data, metrics
 from companion.models import MLP
 from companion.training import fit, hard_loss, teacher_logits
+
+ROOT = Path(__file__).parent.parent
 
 
 def article_loss(y, probabilities, tau):
@@ -134,3 +141,36 @@ def test_calibration_error_by_hand():
     y = torch.tensor([0, 0, 1, 0])
     expected = 3 / 4 * abs(2 / 3 - 0.8) + 1 / 4 * 0.55
     assert metrics.calibration_error(p.log(), y, bins=10) == pytest.approx(100 * expected, rel=1e-9)
+
+
+# --------------------------------------------------------------------------------- what is said of the ten pairs
+
+
+def glued(path, name):
+    """A number that a chapter's run gave to its text."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", ()):
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == name:
+                return ast.literal_eval(output["data"]["application/papermill.record/text/plain"])
+    raise KeyError(name)
+
+
+def test_the_pictures_texts_count_the_pairs_as_they_came_out():
+    """For those who cannot see the figure: in one of the ten pairs the distilled student is not ahead."""
+    chapter = ROOT / "chapters/05_project.ipynb"
+    assert glued(chapter, "ch5_above") == 9
+    figures = [c.metadata.get("mystnb", {}) for c in nbformat.read(chapter, as_version=4).cells]
+    (alt,) = [f["image"]["alt"] for f in figures if f.get("figure", {}).get("name") == "fig-pairs"]
+    (readme,) = re.findall(
+        r"!\[([^\]]*)\]\(theme/static/readme-pairs\.svg\)", (ROOT / "README.md").read_text()
+    )
+    for text in (alt, readme):
+        assert "In nine pairs" in text and not re.search(r"in each|every pair", text, re.I)
+
+
+def test_the_intervals_of_six_comparisons_are_those_of_scipy():
+    rng = np.random.default_rng(1)
+    d = rng.normal(1, 2, 10)
+    ours = metrics.paired_interval(d, level=1 - 0.05 / 6)
+    theirs = stats.ttest_1samp(d, 0).confidence_interval(1 - 0.05 / 6)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-6)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from companion import checks
 from companion.losses import kd_loss
 from companion.models import MLP, ConvNet, parameters
+from companion.tokens import generalized_jsd_loss, sparse_kd_loss
 from companion.training import fit
 
 ROOT = Path(__file__).parent.parent
@@ -117,15 +118,41 @@ def test_the_articles_loss_is_negative_where_log_tau_exceeds_the_cross_entropy()
 
 @pytest.mark.erratum("T17")
 def test_the_questions_are_peoples_own():
-    """Five of the article's, and at least the seventeen of the list, each with its thread."""
+    """Five of the article's, and all others with their thread; the opening says how many."""
     body = TEXT[TEXT.index("## 9.1") : TEXT.index("## Exercises")]
     sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", body, re.M | re.S))
     threads = [
         q for q, a in sections.items() if re.search(r"github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", a)
     ]
-    assert len(sections) == len(threads) + 5 == 25
+    assert len(sections) == len(threads) + 5 == 32
     assert list(sections)[:5] == [q for q in sections if q not in threads]
-    assert all(question.endswith("?") for question in sections)
+    assert all(question.endswith("?") or "?" in question for question in sections)
+    assert f"and {len(threads)} that people asked in public" in TEXT
+
+
+def anchors(path):
+    """The anchors that MyST gives the headings of a notebook, down to the third level."""
+    cells = nbformat.read(ROOT / path, as_version=4).cells
+    text = "\n\n".join(c.source for c in cells if c.cell_type == "markdown")
+    words = [h.strip().lower().replace(" ", "-") for h in re.findall(r"^#{1,3} (.+)$", text, re.M)]
+    return {re.sub(r"[^\w\u4e00-\u9fff\- ]", "", word) for word in words}
+
+
+def test_every_symptom_and_question_leads_to_an_answer():
+    found = {
+        "": anchors("chapters/09_faq.ipynb"),
+        "../reference/recipes.ipynb": anchors("reference/recipes.ipynb"),
+    }
+    symptoms = TEXT[TEXT.index("| what you see |") : TEXT.index("## 9.1")]
+    rows = [line for line in symptoms.splitlines() if line.startswith("| ")][1:]
+    own = TEXT[TEXT.index("## 9.7") : TEXT.index("## Exercises")]
+    points = [line for line in own.splitlines() if line.startswith("- ")]
+    assert (len(rows), len(points)) == (15, 14)
+    for line in rows + points:
+        links = re.findall(r"\]\(((?:\.\./reference/recipes\.ipynb)?)#([^)]+)\)", line)
+        assert links, line
+        assert all(anchor in found[page] for page, anchor in links), line
+    assert all(re.search(r"github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", line) for line in points)
 
 
 def test_links_say_what_they_lead_to():
@@ -165,6 +192,31 @@ def test_generalised_jsd_vanishes_at_both_ends():
     assert divergence(0) == divergence(1) == 0
     assert divergence(1e-6) / 1e-6 == pytest.approx(kl(p, q), rel=1e-4)
     assert divergence(1 - 1e-6) / 1e-6 == pytest.approx(kl(q, p), rel=1e-4)
+
+
+def test_a_stored_top_k_is_negative_and_pulls_the_wrong_way():
+    """0.7 of the teacher is stored, and the student gives it 0.9: by hand, by the package, and beside the full KL."""
+    z = torch.tensor([[0.9, 0.1]], dtype=torch.double).log().requires_grad_()
+    index, p = torch.tensor([[0]]), torch.tensor([[0.7]], dtype=torch.double)
+    value = sparse_kd_loss(z, index, p)
+    assert value.item() == pytest.approx(0.7 * math.log(0.7 / 0.9), abs=1e-12) and value < 0
+    pulls = [
+        torch.autograd.grad(loss, z)[0][0, 0].item()
+        for loss in (value, sparse_kd_loss(z, index, p, tail=True))
+    ]
+    assert pulls == pytest.approx([0.7 * 0.9 - 0.7, 0.9 - 0.7], abs=1e-12)
+    full = kd_loss(z, torch.tensor([[0.7, 0.3]], dtype=torch.double).log())
+    assert torch.autograd.grad(full, z)[0][0, 0].item() == pytest.approx(pulls[1], abs=1e-12)
+
+
+def test_agreement_finds_a_hidden_term_and_no_wrong_temperature():
+    z, v = torch.tensor(normal(2, 1, 4))
+    hard = F.cross_entropy(v, torch.tensor([0]))
+    assert hard > 0.1
+    for T in (0.9, 1.0, 4.0):
+        assert generalized_jsd_loss(v, v, T=T) == pytest.approx(0, abs=1e-12)
+    other, right = generalized_jsd_loss(z, v, T=0.9) / 0.81, generalized_jsd_loss(z, v)
+    assert abs(other / right - 1) > 0.01
 
 
 def test_softmax_twice_has_a_floor():
@@ -233,6 +285,30 @@ def test_masked_mean(piece, capsys):
 @pytest.mark.parametrize("piece", TEACHERS)
 def test_average_teachers(piece, capsys):
     checks.average_teachers(TEACHERS[piece])
+    assert piece in capsys.readouterr().out
+
+
+RIGHT = ("log_target", "softmax", "batchmean", "twice")
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("word", RIGHT)
+def test_four_losses(place, word, capsys):
+    """Each wrong word at each place has its own hint, and none gives the answer away."""
+    answer = [*RIGHT]
+    answer[place] = word
+    checks.four_losses(lambda: tuple(answer))
+    said = capsys.readouterr().out
+    assert said.startswith("✓" if word == RIGHT[place] else f"✗ four_losses: answer {place + 1}: ")
+    assert word == RIGHT[place] or ("none of the answers" not in said and f'"{RIGHT[place]}"' not in said)
+
+
+@pytest.mark.parametrize(
+    "letter, piece",
+    {"A": "one pair is one draw", "B": "one side had a search", "C": "✓", "D": "last look"}.items(),
+)
+def test_believable(letter, piece, capsys):
+    checks.believable(lambda: letter)
     assert piece in capsys.readouterr().out
 
 

@@ -16,6 +16,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from companion import interactive, plotting
 from companion.losses import kd_loss
+from companion.tokens import forward_kl_loss, reverse_kl_loss
 
 V, Z = 3 * torch.randn(2, 3, 10, generator=torch.Generator().manual_seed(1), dtype=torch.double)
 IMAGES = torch.linspace(-0.8, 2, 3 * 784).view(3, 1, 28, 28)
@@ -85,6 +86,29 @@ def test_gradient_sizes_are_autograd_s(T):
 def test_shapes_that_differ_are_named(draw):
     with pytest.raises(ValueError, match=r"differ in shape: student|differ in shape: teacher"):
         draw()
+
+
+def test_temperature_carries_the_image_and_a_later_student_where_given(shown):
+    data = shown(lambda: interactive.show_temperature(V[0], Z[0], 6, image=IMAGES[0], trained=Z[1]))[
+        interactive.MIME
+    ]["data"]
+    assert data["image"].startswith("data:image/png") and data["trained"] == pytest.approx(
+        Z[1].tolist(), abs=5e-4
+    )
+    assert not {"image", "trained"} & set(shown(SHOWN["temperature"])[interactive.MIME]["data"])
+    with pytest.raises(ValueError, match="differ in shape: teacher"):
+        interactive.show_temperature(V[0], Z[0], 6, trained=Z[1, :3])
+
+
+def test_the_two_divergences_of_the_map_are_those_of_the_tokens():
+    mu, sigma = torch.tensor([[0.5], [-3.0]]).double(), torch.tensor([[1.8], [0.8]]).double()
+    forward, reverse = interactive._both_ways(MIXTURE, mu, sigma)
+    x = torch.linspace(-20, 20, 8001, dtype=torch.double)
+    log_p = MIXTURE.log_prob(x)[None]
+    for i in range(2):
+        log_q = Normal(mu[i, 0], sigma[i, 0]).log_prob(x)[None]
+        assert forward[i, 0].item() == pytest.approx(forward_kl_loss(log_q, log_p).item(), abs=1e-4)
+        assert reverse[i, 0].item() == pytest.approx(reverse_kl_loss(log_q, log_p).item(), abs=1e-4)
 
 
 def test_numbers_that_are_not_finite_are_refused(shown):

@@ -21,7 +21,7 @@ def regret(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
         return of.gather(1, val.argmax(1, keepdim=True))[:, 0]
 
     def best(test):
-        return test.mean(0).max()
+        return test.max(1).values
 
     compare(
         "regret", attempt, lambda val, test: (best(test) - chosen(val, test)).mean(),
@@ -34,14 +34,14 @@ def regret(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
                 lambda val, test: (best(test) - chosen(test, test)).mean(),
             "the validation score of the choice is reported: choose by val, report by test.":
                 lambda val, test: (best(test) - chosen(val, val)).mean(),
-            "T* is one temperature for all seeds, the one with the best mean: not the best of each seed.":
-                lambda val, test: (test.max(1).values - chosen(val, test)).mean(),
+            "T* is the best of each seed: not one temperature for all seeds, the one with the best mean.":
+                lambda val, test: (test.mean(0).max() - chosen(val, test)).mean(),
             "one temperature is chosen for all seeds together: each seed chooses by its own validation scores.":
-                lambda val, test: best(test) - test.mean(0)[val.mean(0).argmax()],
+                lambda val, test: best(test).mean() - test.mean(0)[val.mean(0).argmax()],
             "T* is chosen by test, not by val.":
                 lambda val, test: (test.mean(0)[val.mean(0).argmax()] - chosen(val, test)).mean(),
             "`test[:, chosen]` takes whole columns: take one entry per row, with gather.":
-                lambda val, test: best(test) - test[:, val.argmax(1)].mean(),
+                lambda val, test: best(test).mean() - test[:, val.argmax(1)].mean(),
             "this is the sum over the seeds: take the mean.":
                 lambda val, test: (best(test) - chosen(val, test)).sum(),
             "the seeds and the temperatures are mixed up: a row is a seed, a column a temperature.":

@@ -81,6 +81,15 @@ def test_temperature(figure):
         found = figure["entropy"], figure["scaled"], figure["bare"]
         assert found == pytest.approx((entropy(p), scaled.item(), bare.item()), abs=HALF)
     slider = figure.box.locator("input[type=range]")
+    figure.press("T", "Home", *["ArrowRight"] * 4)
+    assert figure.box.locator(".moving-goal").text_content().startswith("○")
+    figure.box.get_by_role("button", name="T = 32", exact=True).click()
+    assert figure.box.locator(".moving-goal").text_content().startswith("✓")
+    figure.box.locator("input[data-key=later]").check()
+    trained = figure.logits("trained")
+    scaled, bare = gradient_sizes(trained, v, 32)
+    assert (figure["scaled"], figure["bare"]) == pytest.approx((scaled.item(), bare.item()), abs=HALF)
+    assert figure.box.locator("img.moving-picture").get_attribute("alt").startswith("A grey picture")
     assert slider.get_attribute("aria-valuetext") == "T = 32.00"
 
 
@@ -164,12 +173,29 @@ def test_two_humps(figure):
         assert figure["forward"] == pytest.approx(forward_kl_loss(log_q, log_p).item(), abs=2 * HALF)
         assert figure["reverse"] == pytest.approx(reverse_kl_loss(log_q, log_p).item(), abs=2 * HALF)
 
-    compare(1, 1.5)
-    figure.press("mu", *["ArrowLeft"] * 5)
-    compare(0.5, 1.5)
-    figure.press("sigma", *["ArrowUp"] * 3)
+    least = figure.data["minima"][0]
+    compare(least["mu"], least["sigma"])  # it opens where the forward KL is least
+    figure.press("sigma", "Home")
+    compare(least["mu"], 0.5)
+    figure.press("sigma", *["ArrowUp"] * 13)
+    figure.press("mu", "Home", *["ArrowRight"] * 55)
     compare(0.5, 1.8)
     assert len(figure.data["minima"]) > 1
+    assert figure.box.locator(".moving-goal").text_content().startswith("○")
+    figure.press("mu", *["ArrowRight"] * 25)
+    figure.press("sigma", "Home", *["ArrowUp"] * 3)
+    compare(3, 0.8)
+    assert figure.box.locator(".moving-goal").text_content().startswith("✓")
+    levels = figure.box.locator("rect.level").count()
+    figure.box.locator("input[data-key=reverse]").check()
+    assert 0 < levels != figure.box.locator("rect.level").count() > 0
+    figure.box.scroll_into_view_if_needed()
+    box = figure.box.locator("svg.moving-drag").bounding_box()  # μ = 0 stands at x = 179 of 320
+    figure.page.mouse.move(box["x"] + box["width"] * 179 / 320, box["y"] + box["height"] / 2)
+    figure.page.mouse.down()
+    figure.page.mouse.move(box["x"] + box["width"] * (179 + 53.2) / 320, box["y"] + box["height"] / 2)
+    figure.page.mouse.up()
+    assert figure.box.locator("input[data-key=mu]").get_attribute("aria-valuetext") == "μ = 2.00"
     for i, minimum in enumerate(figure.data["minima"]):
         figure.box.locator("button").nth(i).focus()
         figure.page.keyboard.press("Enter")
@@ -181,7 +207,7 @@ def test_two_humps(figure):
 @of("article-formula")
 def test_the_article_s_temperature_moves_its_sum_and_not_its_gradient(figure):
     z, v = figure.logits("student"), figure.logits("teacher")
-    for key, tau in [("Home", 0.5), ("End", 16)]:
+    for key, tau in [("Home", 1), ("End", 8)]:
         figure.press("T", key)
         assert figure["article-sum"] == pytest.approx(tau, abs=HALF) and figure["right-sum"] == 1
         bare, right = gradient_sizes(z, v, 1)[1], gradient_sizes(z, v, tau)[1]
@@ -191,7 +217,7 @@ def test_the_article_s_temperature_moves_its_sum_and_not_its_gradient(figure):
         assert article[3:] == pytest.approx((soften(z) - soften(v)).tolist(), abs=HALF)
         assert ours[:3] == pytest.approx(soften(z, tau).tolist(), abs=HALF)
         assert ours[3:] == pytest.approx(((soften(z, tau) - soften(v, tau)) / tau).tolist(), abs=HALF)
-    assert math.isclose(sum(article[:3]), 16, abs_tol=1e-3)
+    assert math.isclose(sum(article[:3]), 8, abs_tol=1e-3)
 
 
 @pytest.mark.parametrize("kind", CHAPTERS)

@@ -64,34 +64,42 @@
       make("tbody", {}, ...rows.map(r => make("tr", {}, ...cells(r, false)))));
   };
 
-  const temperatureSlider = (value, name = "T", max = 32) =>
-    ({ key: "T", label: `${name} =`, name: `Temperature ${name}`, min: -1, max: Math.log2(max), step: .25, value: Math.log2(value), read: two, write: Math.log2, digits: 2,
-      ticks: [.5, 1, 2, 4, 8, 16, 32].filter(t => t <= max) });
+  const temperatureSlider = (value, name = "T", max = 32, min = .5) =>
+    ({ key: "T", label: `${name} =`, name: `Temperature ${name}`, min: Math.log2(min), max: Math.log2(max), step: .25, value: Math.log2(value), read: two, write: Math.log2, digits: 2,
+      ticks: [.5, 1, 2, 4, 8, 16, 32].filter(t => min <= t && t <= max) });
 
   /* Each kind: controls(data), key(data): the legend, and draw(data, state) → {plots, say, heads, rows}; it may have
-     how: what to do, in a sentence or two, and draw may return note: what is seen now, and goal: {text, reached}. */
+     how: what to do, in a sentence or two, and draw may return note: what is seen now, goal: {text, reached}, and
+     drag: {svg, at(x, y) → state}, a plot in which the reader may pull a dot about. */
   const kinds = {
     temperature: {
-      controls: d => [temperatureSlider(d.T)],
-      key: () => [["t", "teacher p"], ["b", "student q"], ["s", "gradient with T²"], ["a", "without T²"]],
-      draw(d, { T }) {
+      how: "Set T. The bars are the probabilities at this T; the dots show how hard the teacher pulls at the student's logits, with the factor T² and without it.",
+      controls: d => [temperatureSlider(d.T), ...[1, 4, 32].map(T => ({ label: `T = ${T}`, set: { T } })),
+        ...(d.trained ? [{ key: "later", label: "the student after training on labels", check: true }] : [])],
+      key: () => [["t", "teacher p"], ["b", "student q"], ["s", "pull with T²"], ["a", "without T²"]],
+      draw(d, { T, later }) {
+        const student = later ? d.trained : d.student;
         const at = T => {
-          const p = softmax(d.teacher, T), q = softmax(d.student, T), size = norm(minus(q, p));
+          const p = softmax(d.teacher, T), q = softmax(student, T), size = norm(minus(q, p));
           return { p, q, H: entropy(p), bare: size / T, scaled: size * T };
         };
         const now = at(T), one = d.classes.map((_, i) => +(i === d.label));
-        const hard = norm(minus(softmax(d.student), one)), Ts = range(-1, 5, 49).map(x => 2 ** x), all = Ts.map(at);
+        const hard = norm(minus(softmax(student), one)), Ts = range(-1, 5, 49).map(x => 2 ** x), all = Ts.map(at);
         const g = plot("Size of the gradient against T, with and without T squared, and that of the label", { min: .5, max: 32, ticks: [.5, 1, 2, 4, 8, 16, 32], label: "T", log: 1 },
-          { min: .001, max: 10, ticks: [.001, .01, .1, 1, 10], label: "size of the gradient", log: 1 }, 290);
+          { min: .0001, max: 10, ticks: [.0001, .001, .01, .1, 1, 10], label: "size of the gradient", log: 1 }, 250);
         g.line([.5, 32], [hard, hard], "b dash");
         g.text("label", 308, g.Y(hard) - 5, "end");
         g.line(Ts, all.map(o => o.scaled), "s");
         g.line(Ts, all.map(o => o.bare), "a dash");
         g.dot(T, now.scaled, "s");
         g.dot(T, now.bare, "a");
+        const picture = d.image ? [make("img", { class: "moving-picture", src: d.image, alt: `A grey picture: ${d.classes[d.label]}` })] : [];
+        const least = at(1).bare / 100;
         return {
-          plots: [bars("Bars: the teacher's and the student's probabilities at this T", d.classes, [{ values: now.p, c: "t" }, { values: now.q, c: "b" }], d.label), g.svg],
-          say: [["entropy of p", "entropy", now.H], ["gradient with T²", "scaled", now.scaled], ["without", "bare", now.bare], ["the label's", "hard", hard]],
+          plots: [...picture, bars("Bars: the teacher's and the student's probabilities at this T", d.classes, [{ values: now.p, c: "t" }, { values: now.q, c: "b" }], d.label, "probability"), g.svg],
+          say: [["entropy of p", "entropy", now.H], ["pull with T²", "scaled", now.scaled], ["without", "bare", now.bare], ["the label's", "hard", hard]],
+          note: T < 1 ? "Below T = 1 the teacher's answer is nearly a label." : T < 2 ? "Near T = 1 both dots are one: T² is 1." : T < 8 ? "The other classes can be heard, and without T² the pull is already much weaker." : "p and q have come near to each other, both nearly even. Without T² hardly any pull is left.",
+          goal: { text: "Find the T at which the pull without T² is a hundredth of what it is at T = 1.", reached: now.bare <= least },
           heads: ["class", "p", "q"], rows: d.classes.map((c, i) => [c, fix(now.p[i]), fix(now.q[i])]),
         };
       },
@@ -155,46 +163,66 @@
     },
 
     "two-humps": {
+      how: "Move the orange student by the sliders, by the buttons, or by pulling the dot in the map. The map is darkest where the divergence is least.",
       controls: d => [
-        { key: "mu", label: "μ =", name: "Mean μ of the student", min: -5, max: 5, step: .1, value: 1, digits: 2 },
-        { key: "sigma", label: "σ =", name: "Standard deviation σ of the student", min: .3, max: 5, step: .1, value: 1.5, digits: 2 },
-        ...d.minima.map(m => ({ label: `To the least ${m.name} KL`, set: { mu: m.mu, sigma: m.sigma } })),
+        { key: "mu", label: "μ =", name: "Mean μ of the student", min: -5, max: 5, step: .1, value: d.minima[0].mu, digits: 2, ticks: [-4, -2, 0, 2, 4] },
+        { key: "sigma", label: "σ =", name: "Standard deviation σ of the student", min: .5, max: 5, step: .1, value: d.minima[0].sigma, digits: 2, ticks: [1, 2, 3, 4, 5] },
+        ...d.minima.map(m => ({ label: m.name === "forward" ? "least forward KL" : `${m.name} hump`, set: { mu: m.mu, sigma: m.sigma } })),
+        { key: "reverse", label: "map of the reverse KL (else of the forward one)", check: true },
       ],
-      key: d => [["t", "teacher p"], ["s", "student q"]],
-      draw(d, { mu, sigma }) {
+      key: () => [["t", "teacher p"], ["s", "student q"]],
+      draw(d, { mu, sigma, reverse }) {
         const logNormal = (x, m, s) => -.5 * ((x - m) / s) ** 2 - Math.log(s * Math.sqrt(2 * Math.PI));
         const logP = x => {
           const l = d.weights.map((w, k) => Math.log(w) + logNormal(x, d.means[k], d.deviations[k])), m = Math.max(...l);
           return m + Math.log(sum(l.map(a => Math.exp(a - m))));
         };
-        let forward = 0, reverse = 0;
-        for (let i = -2000; i <= 2000; i++) { // the two integrals, on a grid
-          const p = logP(i / 50), q = logNormal(i / 50, mu, sigma);
-          forward += (Math.exp(p) * (p - q)) / 50;
-          reverse += (Math.exp(q) * (q - p)) / 50;
-        }
+        const both = (mu, sigma, xs, step) => { // the two integrals, on a grid
+          let forward = 0, back = 0;
+          for (const [x, p] of xs) {
+            const q = logNormal(x, mu, sigma);
+            forward += Math.exp(p) * (p - q) * step;
+            back += Math.exp(q) * (q - p) * step;
+          }
+          return [forward, back];
+        };
+        const grid = (n, step) => Array.from({ length: 2 * n + 1 }, (_, i) => [(i - n) * step, logP((i - n) * step)]);
+        d.fine = d.fine || grid(2000, .02);
+        const [forward, back] = both(mu, sigma, d.fine, .02);
         const xs = range(-8, 8, 321), g = plot("Densities of the teacher, with two humps, and of the student, one Gaussian",
-          { min: -8, max: 8, ticks: [-6, -3, 0, 3, 6], label: "x" }, { min: 0, max: .6, ticks: [0, .2, .4, .6], label: "density" });
+          { min: -8, max: 8, ticks: [-6, -3, 0, 3, 6], label: "x" }, { min: 0, max: .8, ticks: [0, .2, .4, .6, .8], label: "density" }, 200);
         g.line(xs, xs.map(x => Math.exp(logP(x))), "t");
         g.line(xs, xs.map(x => Math.exp(logNormal(x, mu, sigma))), "s dash");
-        const map = plot("Where the student is: mean and standard deviation, with the minima of both divergences",
-          { min: -5, max: 5, ticks: [-4, -2, 0, 2, 4], label: "μ" }, { min: 0, max: 5, ticks: [0, 1, 2, 3, 4, 5], label: "σ" });
+        const map = plot(`Map of the ${reverse ? "reverse" : "forward"} divergence over mean and standard deviation, with the minima of both`,
+          { min: -5, max: 5, ticks: [-4, -2, 0, 2, 4], label: "μ" }, { min: .5, max: 5, ticks: [1, 2, 3, 4, 5], label: "σ" }, 220);
+        d.cells = d.cells || (coarse => range(-4.875, 4.875, 40).flatMap(m => range(.625, 4.875, 18).map(s => [m, s, both(m, s, coarse, .2)])))(grid(100, .2));
+        const w = map.X(.25) - map.X(0), h = map.Y(1) - map.Y(1.25), place = reverse ? 1 : 0, least = Math.min(...d.cells.map(c => c[2][place]));
+        for (const [m, s, kl] of d.cells) {
+          const shade = Math.max(.6 - .12 * Math.ceil((kl[place] - least) / .25), 0); // one step of grey for each ¼ nat
+          if (shade) map.add("rect", { class: "level", x: map.X(m) - w / 2, y: map.Y(s) - h / 2, width: w, height: h, "fill-opacity": shade });
+        }
         for (const m of d.minima) {
           map.dot(m.mu, m.sigma, "t", 6).setAttribute("style", "fill:none;stroke-width:2");
           map.text(m.name, map.X(m.mu), map.Y(m.sigma) - 10);
         }
-        map.dot(mu, sigma, "s", 4);
+        map.dot(mu, sigma, "s", 5);
+        const between = (x, a, b) => Math.min(Math.max(x, a), b), tenth = x => Math.round(10 * x) / 10;
+        const note = Math.abs(mu) < 1.6 && sigma < 1.6 ? "In the valley the teacher says nearly nothing: the reverse KL is large." : sigma < 1.3 && Math.abs(mu) > 2.2 ? "On one hump: the reverse KL is small. The other hump is not covered, and the forward KL is large."
+          : Math.abs(mu + .6) < .4 && Math.abs(sigma - 3.05) < .3 ? "Wide enough to cover both humps: here the forward KL is least, and the student's top stands in the valley." : "";
         return {
-          plots: [g.svg, map.svg],
-          say: [["forward KL(p‖q)", "forward", forward], ["reverse KL(q‖p)", "reverse", reverse]],
+          plots: [g.svg, map.svg], note,
+          drag: { svg: map.svg, at: (x, y) => ({ mu: between(tenth(-5 + 10 * (x - map.X(-5)) / (map.X(5) - map.X(-5))), -5, 5), sigma: between(tenth(.5 + 4.5 * (y - map.Y(.5)) / (map.Y(5) - map.Y(.5))), .5, 5) }) },
+          say: [["forward KL(p‖q)", "forward", forward], ["reverse KL(q‖p)", "reverse", back]],
+          goal: { text: "Start on the left hump and walk the student across the valley, by μ alone, until the reverse KL is below 1 again.", reached: mu > 0 && back < 1 },
           heads: ["least", "μ", "σ", "KL"], rows: d.minima.map(m => [m.name, fix(m.mu), fix(m.sigma), fix(m.value)]),
         };
       },
     },
 
     "article-formula": {
-      controls: d => [temperatureSlider(1, "τ", 16)],
-      key: () => [["a", "the article's formula"], ["t", "the right one"]],
+      how: "Turn τ. On which side do the gradient's bars move?",
+      controls: d => [temperatureSlider(1, "τ", 8, 1)],
+      key: () => [["a", "τ under the sum only"], ["t", "τ under every logit"]],
       draw(d, { T }) {
         const p = softmax(d.teacher);
         const sides = [
@@ -220,6 +248,7 @@
           plots: [pair("The student's “probabilities” by both formulas", { min: 0, max: 8, ticks: [0, 2, 4, 6, 8], label: "q" }, s => s.shown),
             pair("The gradient in the student's logits by both formulas", { min: -.8, max: .8, ticks: [-.8, -.4, 0, .4, .8], label: "gradient" }, s => s.gradient)],
           say: [["sum, article", "article-sum", sides[0].sum], ["right", "right-sum", sides[1].sum], ["size of the gradient, article", "article-size", norm(sides[0].gradient)], ["right", "right-size", norm(sides[1].gradient)]],
+          note: T === 1 ? "At τ = 1 the two formulas are one." : "The numbers on one side add up to τ, and their gradient stands still. On the other they add up to 1, and the gradient shrinks.",
           heads: ["formula", "q₁", "q₂", "q₃", "∂/∂z₁", "∂/∂z₂", "∂/∂z₃"], rows: sides.map(s => [s.name, ...s.shown.map(x => fix(x)), ...s.gradient.map(x => fix(x))]),
         };
       },
@@ -230,10 +259,26 @@
     const { kind, data } = JSON.parse(figure.querySelector("script").textContent), { controls, key, draw } = kinds[kind], { how } = kinds[kind];
     const state = {}, shown = [], panel = make("div", { class: "moving-controls" });
     const plots = make("div", { class: "moving-plots" }), say = make("p", { role: "status" }), note = make("p", { class: "moving-note" }), goal = make("p", { class: "moving-goal" }), numbers = make("details", {}, make("summary", {}, "The numbers"));
+    let drag, pulling = false;
+    const pull = e => {
+      const box = drag.svg.getBoundingClientRect(), scale = 320 / box.width;
+      Object.assign(state, drag.at((e.clientX - box.left) * scale, (e.clientY - box.top) * scale));
+      redraw();
+    };
+    plots.addEventListener("pointerdown", e => {
+      if (!drag || !drag.svg.contains(e.target)) return;
+      pulling = true;
+      plots.setPointerCapture(e.pointerId);
+      pull(e);
+    });
+    plots.addEventListener("pointermove", e => { if (pulling) pull(e); });
+    for (const end of ["pointerup", "pointercancel"]) plots.addEventListener(end, () => { pulling = false; });
     const redraw = () => {
       shown.forEach(f => f());
       const now = draw(data, state);
       plots.replaceChildren(...now.plots);
+      drag = now.drag;
+      if (drag) drag.svg.classList.add("moving-drag");
       say.replaceChildren(...now.say.flatMap(([label, name, value], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, fix(value))]), ".");
       note.textContent = now.note || "";
       if (now.goal) goal.replaceChildren(make("b", {}, `${now.goal.reached ? "✓" : "○"} Goal: `), now.goal.text);
