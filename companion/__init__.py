@@ -7,6 +7,7 @@ import torch
 
 __version__ = "0.1.0"
 _MODULES = (
+    "audit",
     "checks",
     "data",
     "features",
@@ -17,6 +18,7 @@ _MODULES = (
     "plotting",
     "tokens",
     "training",
+    "variants",
 )
 
 

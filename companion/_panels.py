@@ -1,8 +1,7 @@
-"""What the book's figures are put together from: the colours, images, bars, names at the ends of curves."""
+"""What the book's figures are put together from: the colours, images, bars."""
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from torch import Tensor
 
@@ -42,22 +41,6 @@ def draw_bars(ax, p: Tensor, names: Sequence[str] | None, colour: str) -> None:
         ax.set_yticks([])
     else:
         ax.set_yticks(range(len(p)), names, fontsize=9)
-
-
-def label_ends(ax, ends: Sequence[tuple[str, str, float, float]]) -> None:
-    """Names (name, colour, x, y) beside the ends of curves, moved apart where they would overlap."""
-    plt.draw()  # the limits are final only now
-    to_pixels = ax.transData.transform
-    apart = 12 * ax.figure.dpi / 72
-    rows = sorted(ends, key=lambda end: to_pixels(end[2:])[1])
-    heights = [to_pixels(end[2:])[1] for end in rows]
-    wanted = list(heights)
-    for i in range(1, len(rows)):
-        wanted[i] = max(wanted[i], wanted[i - 1] + apart)
-    shift = sum(h - w for h, w in zip(heights, wanted, strict=True)) / max(len(rows), 1)  # up and down alike
-    for (name, colour, x, y), height, place in zip(rows, heights, wanted, strict=True):
-        offset = (6, (place + shift - height) * 72 / ax.figure.dpi)
-        ax.annotate(name, (x, y), offset, textcoords="offset points", va="center", color=colour, fontsize=10)
 
 
 def write_cells(drawn, cells: Sequence[Sequence[str]]) -> None:

@@ -29,7 +29,6 @@ from ._panels import (
     colour_of,
     draw_bars,
     draw_image,
-    label_ends,
     write_cells,
 )
 from .data import FASHION_CLASSES
@@ -174,43 +173,6 @@ def show_matrix(
     plt.colorbar(drawn, ax=ax, label=label, fraction=0.06, pad=0.02).outline.set_visible(False)
     if digits is not None:
         write_cells(drawn, cells)
-    plt.show()
-
-
-def show_curves(
-    curves: Mapping[str, Sequence[float] | Tensor],
-    xlabel: str = "step",
-    ylabel: str = "loss (nats)",
-    *,
-    x: Sequence[float] | None = None,
-    colours: Colours = None,
-    log: bool = False,
-) -> None:
-    """Curves, e.g. of training, each with its name at its end.
-
-    Args:
-        curves: name → n values, e.g. `History.loss`; or (seeds, n): each seed a thin line, their mean a thick one.
-        xlabel, ylabel: of the axes, with units.
-        x: the n places, e.g. `History.val_steps`; 1 … n where none are given.
-        colours: name → colour or role, or one per curve; the style's in turn where none is given.
-        log: the vertical axis is logarithmic.
-
-    Raises:
-        ValueError: a curve has not n values, or one that is not finite; colours do not fit the curves.
-    """
-    drawn, ends = colour_of(colours, list(curves), None), []
-    _, ax = plt.subplots(figsize=(WIDTH, 3.0))
-    for colour, (name, curve) in zip(drawn, curves.items(), strict=True):
-        values = np.atleast_2d(_finite(curve))
-        places = np.arange(1, values.shape[1] + 1) if x is None else np.asarray(x)
-        if values.shape[1:] != places.shape:
-            raise ValueError(f"{name!r} has {values.shape[1]} values for {len(places)} places.")
-        (line,) = ax.plot(places, values.mean(0), color=colour, lw=2)
-        if len(values) > 1:
-            ax.plot(places, values.T, color=line.get_color(), lw=0.6, alpha=0.4)
-        ends.append((name, line.get_color(), places[-1], values[:, -1].mean()))
-    ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
-    label_ends(ax, ends)
     plt.show()
 
 

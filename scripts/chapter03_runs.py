@@ -50,6 +50,8 @@ VARIANTS = {
     "teacher in train mode": Variant(train_mode=True),
     "teacher not frozen": Variant(frozen=False),
     "weak teacher": Variant(weak=True),
+    "weak teacher at α = 0.5": Variant(weak=True, alpha=0.5),
+    "weak teacher at α = 0.1": Variant(weak=True, alpha=0.1),
     "weak teacher without hard term": Variant(weak=True, alpha=1),
     "weak teacher not asked": Variant(weak=True, alpha=0),
 }

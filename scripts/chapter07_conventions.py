@@ -2,8 +2,8 @@
 
     pip install -e '.[peers,peers-llm]' && python scripts/chapter07_conventions.py
 
-Writes chapters/results/07_conventions.csv, one line a library, and 07_faults.csv, fault cases × libraries.
-A library that is not installed is left out. `tests/peers/test_conventions.py` measures again and compares.
+Writes chapters/results/07_conventions.csv, one line per function and setting; "function" is its full name.
+`tests/peers/test_conventions.py` measures again and compares. What breaks them is chapter07_audit.py's question.
 """
 
 import csv
@@ -29,8 +29,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import itertools
 
 from companion import losses, tokens
-from companion.audit import _definitions as definitions
-from tests import fault_table
 
 FOLDER = Path(__file__).parent.parent / "chapters/results"
 
@@ -136,6 +134,11 @@ PEERS = {
         ),
         lambda z, v, y, T, w: torchdistill(z, v, T, y=y, w=w), "alpha",
     ),
+    # With labels and alpha=0 it returns the soft term as it is.
+    "torchdistill KDLoss, alpha=0, labels": Peer(
+        "torchdistill", "torchdistill.losses.mid_level",
+        lambda z, v, T, mask: torchdistill(z, v, T, y=z.detach().argmax(1), w=0.0),
+    ),
     "Keras LogitsDistillation, default": Peer("keras", "keras.distillation", partial(keras_loss, instance=False)),
     "Keras LogitsDistillation, KLDivergence()": Peer(
         "keras", "keras.distillation", partial(keras_loss, instance=True), keras_both, "student_loss_weight"
@@ -155,6 +158,18 @@ PEERS = {
         lambda z, v, y, T, w: liger(z, v, T, y=y, hard=1 - w, soft=w), "weight_soft_loss", "JSD, β = 0.5",
     ),
 }  # fmt: skip
+
+
+FUNCTIONS = {
+    "F.kl_div": "torch.nn.functional.kl_div",
+    "torchdistill KDLoss": "torchdistill.losses.mid_level.KDLoss",
+    "Keras LogitsDistillation": "keras.distillation.LogitsDistillation",
+    "sentence-transformers DistillKLDivLoss": "sentence_transformers.sentence_transformer.losses.DistillKLDivLoss",
+    "ModelOpt LogitsDistillationLoss": "modelopt.torch.distill.losses.LogitsDistillationLoss",
+    "TRL GKDTrainer": "trl.experimental.gkd.gkd_trainer.GKDTrainer.generalized_jsd_loss",
+    "TRL DistillationTrainer": "trl.trainer.distillation_trainer._chunked_divergence_loss",
+    "Liger fused JSD": "liger_kernel.chunked_loss.jsd_loss.LigerFusedLinearJSDLoss",
+}
 
 
 def why_not(peer: Peer) -> str:
@@ -245,6 +260,7 @@ def measure(name: str) -> dict:
     hard, soft = weights(peer)
     return {
         "library": name,
+        "function": FUNCTIONS[name.split(",")[0]],
         "version": version(peer.package),
         "of": peer.direction if divisor(peer, 8, 5) != "none of them" else "something else",
         "factor": factor(peer),
@@ -257,61 +273,6 @@ def measure(name: str) -> dict:
         "teacher_N1": attempt(lambda: peer.soft(z, v[:, :1], 2.0, None)),
         "teacher_more_classes": attempt(lambda: peer.soft(z, torch.cat([v, v], 1), 2.0, None)),
     }
-
-
-# -------------------------------------------------------------------------------------- the fault suite
-
-
-def as_fault_loss(name: str) -> fault_table.Loss:
-    """A peer beside its own definition: T² missing or C in the divisor is a convention, not a fault."""
-    peer, measured = PEERS[name], measure(name)
-    rows = definitions.jsd(0.5) if peer.direction.startswith("JSD") else definitions.kd
-
-    def own(z, v, T, y):
-        scale = (1 if measured["factor"] == "T²" else T**2) * (
-            z.shape[-1] if "C" in measured["divides_by"] else 1
-        )
-        return rows(z, v, T, y) / scale
-
-    masks = name.startswith(("TRL", "Liger"))
-    takes = frozenset({"T", "tokens"} | ({"mask"} if masks else set()))
-    return fault_table.Loss(
-        lambda z, v, T, mask, y: peer.soft(z, v, T, mask), own, takes,
-        ruled_out=frozenset({"both", "teacher"}),
-    )  # fmt: skip
-
-
-def fault(case: str, loss: fault_table.Loss) -> str | None:
-    """As in fault_table, but any error refuses: a peer need not name the shapes."""
-    function, needs = fault_table.CASES[case]
-    if needs is not None and needs not in loss.takes | loss.ruled_out | set(loss.wrong):
-        return ""
-    shapes = needs in loss.wrong or case == "(B, L, V)"
-    try:
-        wrong = function(loss)
-    except Exception as error:
-        return None if shapes else f"{type(error).__name__}: {error}"
-    return None if shapes and wrong and "does not name" in wrong else wrong
-
-
-def ours_passes(case: str) -> str:
-    found = {fault_table.outcome(case, name) for name in fault_table.LOSSES} - {""}
-    return "pass" if found == {None} else "fail"
-
-
-# One column a library: its other rows call the same code.
-FAULTS = [name for name in PEERS if not name.endswith((", mean", ", labels", ", default"))]
-MARK = {None: "pass", "": "n/a"}
-
-
-def faults() -> list[dict]:
-    """Cases × libraries; the first column is "pass" where every loss of this book passes that the case applies to."""
-    suites = {name: as_fault_loss(name) for name in FAULTS if installed(PEERS[name])}
-    return [
-        {"case": case, "this book": ours_passes(case)}
-        | {name: MARK.get(fault(case, suite), "fail") for name, suite in suites.items()}
-        for case in fault_table.CASES
-    ]
 
 
 def write(name: str, about: str, rows: list[dict]) -> None:
@@ -338,7 +299,4 @@ if __name__ == "__main__":
         "07_conventions",
         "KD losses of other libraries, measured against this book's",
         [measure(n) for n in PEERS],
-    )
-    write(
-        "07_faults", "The fault suite on this book's losses (all of them) and on other libraries'", faults()
     )

@@ -142,9 +142,9 @@ def test_the_declared_divergence_is_held_against_the_measured_one():
 @pytest.mark.parametrize(
     "loss, call",
     [
-        (losses.kd_loss, "loss(s, t, T, mask)"),
-        (losses.distillation_loss, "loss(s, t, y, T)"),
-        (tokens.generalized_jsd_loss, "loss(s, t, T=T, mask=mask)"),
+        (losses.kd_loss, "loss(s, t, T, mask, n)"),
+        (losses.distillation_loss, "loss(s, t, y, T, mask=mask, denominator=n)"),
+        (tokens.generalized_jsd_loss, "loss(s, t, T=T, mask=mask, denominator=n)"),
         (lambda teacher_logits, student_logits, tau: 0, "loss(t, s, T)"),
         (lambda student, teacher, labels, *, temperature=2: 0, "loss(s, t, y, temperature=T)"),
         (lambda a, b, c, d: 0, None),

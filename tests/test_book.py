@@ -121,3 +121,15 @@ def test_no_chapter_of_part_one_needs_a_later_one():
         assert all(n < own for n in named), (path.stem, needs)
         found += len(named)
     assert found > 0
+
+
+def test_each_figure_has_a_name_of_its_own():
+    """Sphinx numbers figures by their names, which are the book's, not the chapter's."""
+    names = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for path in NOTEBOOKS
+        for cell in cells(path, "code")
+        if "figure" in cell.metadata.get("mystnb", {})
+    ]
+    assert len(names) > 20
+    assert [name for name in set(names) if names.count(name) > 1] == []

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from companion import checks
+from companion.audit import CASES
+from companion.checks import conventions
 from companion.losses import distillation_loss
 from scripts.chapter07_conventions import measure
-from tests import fault_table
+from scripts.chapter07_runs import PER_CLASS, RATES, READINGS, SEEDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,6 +40,17 @@ def test_the_form_holds_this_books_loss():
     (z, v), y = normal(8, 5), torch.arange(8) % 5
     theirs = 0.3 * F.cross_entropy(z, y) + 0.7 * 3.0**2 / 1 * kl(z, v, 3.0).mean()
     assert torch.isclose(theirs, distillation_loss(z, v, y, 3.0, 0.7))
+
+
+@pytest.mark.equation("eq-conventions")
+@pytest.mark.parametrize("mean, m", [("batchmean", 1), ("mean", 5)])
+@pytest.mark.parametrize("k", [0, 2])
+def test_the_form_holds_pytorchs_two_averages_with_and_without_t2(mean, m, k):
+    (z, v), y = normal(8, 5), torch.arange(8) % 5
+    soft = F.kl_div((z / 3).log_softmax(-1), (v / 3).softmax(-1), reduction=mean) * 3.0**k
+    theirs = 0.2 * F.cross_entropy(z, y) + 0.7 * soft
+    form = 0.2 * F.cross_entropy(z, y) + 0.7 * 3.0**k / m * kl(z, v, 3.0).mean()
+    assert torch.isclose(theirs, form)
 
 
 @pytest.mark.equation("eq-kl-div-mean")
@@ -69,19 +84,88 @@ def test_pytorchs_lines_of_the_table_are_still_true(name):
     }
 
 
-def test_this_books_column_of_faults_is_still_true():
-    rows = lines("07_faults")
-    assert [row["case"] for row in rows] == list(fault_table.CASES)
+def cells(kind):
+    notebook = json.loads((ROOT / "chapters/07_tools.ipynb").read_text(encoding="utf-8"))
+    return ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == kind]
+
+
+@pytest.fixture(scope="module")
+def faults():
+    """The names that the cell of the fault table makes, of which it draws."""
+    names = {
+        "read": lines,
+        "plt": Ignored(),
+        "plotting": Ignored(),
+        "CASES": CASES,
+        "Markdown": str,
+        "display": str,
+    }
+    for part in ("shown = [", "PREVENTED = "):
+        exec(next(source for source in cells("code") if part in source), names)
+    return names
+
+
+class Ignored:
+    """Whatever is drawn with it."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *given, **named):
+        return self
+
+    def __iter__(self):
+        return iter((self, self))
+
+
+def test_the_fault_table_has_every_case_once_and_full_names(faults):
+    assert sorted(faults["ORDER"]) == sorted(CASES)
+    assert len(faults["functions"]) == 8
+    for row in faults["functions"]:
+        assert row["loss"].count(".") >= 2 and row["version"]
+
+
+def test_a_convention_is_no_fault(faults):
+    """batchmean's division by the texts, and the mean of nothing."""
+    assert faults["functions"][0]["tokens"] == "sum over a text's tokens"
+    assert faults["outcome"](1, "(B, L, V)") == "○"
+    assert "✗" not in faults["table"]["empty batch"]
+    assert faults["outcome"](2, "(N, C) against (N, 1)") == "✗"  # and a fault is none
+
+
+def test_no_trainer_is_blamed_for_what_it_prevents(faults):
+    for i, cases in faults["PREVENTED"].items():
+        assert any("✗" in row["cases"] for row in faults["functions"][i - 1 : i])
+        assert all(faults["outcome"](i, case) != "✗" for case in cases)
+        assert any(faults["outcome"](i, case) == "–" for case in cases)
+
+
+def test_the_readings_hold_the_stored_grid_and_the_alphas_of_the_chapter():
+    rows = lines("07_readings")
+    assert len(rows) == len(READINGS) * len(PER_CLASS) * len(RATES) * len(SEEDS)
+    assert {
+        (row["reading"], int(row["per_class"]), float(row["lr"]), int(row["seed"])) for row in rows
+    } == set(product(READINGS, PER_CLASS, RATES, SEEDS))
+    alphas = [round(soft / (hard + soft), 2) for hard, soft in READINGS.values()]
+    assert alphas == [0.9, 0.1, 0.36, 0.47]
+
+
+def test_every_tool_of_the_table_has_a_version_or_date_and_a_link():
+    table = next(text for text in cells("markdown") if "| tool | version | seen | for |" in text)
+    rows = [
+        line
+        for line in table.split("| tool | version | seen | for |")[1].split("\n\n")[0].splitlines()[2:]
+        if line
+    ]
+    assert len(rows) >= 12
     for row in rows:
-        found = {fault_table.outcome(row["case"], name) for name in fault_table.LOSSES} - {""}
-        assert (found == {None}) == (row["this book"] == "pass")
+        _, tool, version, seen, *_ = (part.strip() for part in row.split("|"))
+        assert "https://" in tool and re.search(r"\d", version) and seen in ("run", "read")
 
 
 def test_the_chapter_names_the_errata_of_the_references():
-    text = "".join(
-        "".join(c["source"]) for c in json.loads((ROOT / "chapters/07_tools.ipynb").read_text())["cells"]
-    )
-    assert all(f"erratum R{i}" in text for i in range(1, 6))
+    text = "".join(cells("markdown"))
+    assert all(f"erratum R{i}" in text for i in range(1, 7))
 
 
 def said(check, attempt, capsys):
@@ -121,7 +205,7 @@ def test_check_of_the_conversion(hint, capsys):
 
 
 MEAN = {
-    "✓ row_mean_over_mean": lambda s: float(s[-1]),
+    "✓ kl_div_mean": lambda s: float(s[-1]),
     "first dimension alone": lambda s: float(torch.Size(s).numel() / s[0]),
     "factor round": lambda s: 1 / s[-1],
     "number of rows": lambda s: float(torch.Size(s[:-1]).numel()),
@@ -133,4 +217,40 @@ MEAN = {
 
 @pytest.mark.parametrize("hint", MEAN)
 def test_check_of_the_factor(hint, capsys):
-    assert hint in said(checks.row_mean_over_mean, MEAN[hint], capsys)
+    assert hint in said(checks.kl_div_mean, MEAN[hint], capsys)
+
+
+CHOOSE = {
+    "✓ choose_tool": lambda: ("easydistill", "TRL DistillationTrainer", "TRL GOLDTrainer"),
+    "3 answers are due": lambda: "EasyDistill",
+    "none of the answers": lambda: ("TRL", "TRL DistillationTrainer", "TRL GOLDTrainer"),
+    "not attempted": untouched,
+} | {
+    f"answer {place + 1}: {hint}": lambda place=place, tool=tool: tuple(
+        tool if i == place else right
+        for i, right in enumerate(("EasyDistill", "TRL DistillationTrainer", "TRL GOLDTrainer"))
+    )
+    for (place, tool), hint in conventions.WRONG_TOOLS.items()
+}
+
+
+@pytest.mark.parametrize("hint", CHOOSE)
+def test_check_of_the_tools(hint, capsys):
+    assert hint in said(checks.choose_tool, CHOOSE[hint], capsys)
+
+
+HAPPENED = {
+    "✓ what_happened": lambda: (0.1, 0.1),
+    "answer 2: 0.5 is too large": lambda: (0.1, 0.5),
+    "not attempted": untouched,
+} | {
+    f"answer {place + 1}: {hint}": lambda place=place, wrong=wrong: (
+        (wrong, 0.1) if place == 0 else (0.1, wrong)
+    )
+    for (place, wrong), hint in conventions.WRONG_SHARES.items()
+}
+
+
+@pytest.mark.parametrize("hint", HAPPENED)
+def test_check_of_what_the_setting_did(hint, capsys):
+    assert hint in said(checks.what_happened, HAPPENED[hint], capsys)

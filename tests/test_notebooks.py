@@ -22,6 +22,7 @@ REWRITTEN = {
     "04_mathematics",
     "05_project",
     "06_applications",
+    "07_tools",
     "08_outlook",
     "09_faq",
 }
@@ -73,6 +74,12 @@ def test_executed_in_order_and_without_errors(path):
 def test_no_warnings_in_the_outputs(path):
     streams = [o for c in cells(path, "code") for o in c.outputs if o.output_type == "stream"]
     assert not [o.text for o in streams if o.name == "stderr"]
+
+
+@per_notebook(NOTEBOOKS)
+def test_no_value_is_shown_by_accident(path):
+    """The value of a cell's last line is shown where nobody meant it: a History of two hundred losses, say."""
+    assert not [c.source for c in cells(path, "code") for o in c.outputs if o.output_type == "execute_result"]
 
 
 @per_notebook(NOTEBOOKS)

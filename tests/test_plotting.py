@@ -44,11 +44,6 @@ FIGURES = {
     "small matrix": lambda: plotting.show_matrix(
         torch.tensor([[1.0, 0.5, -0.5]]), ["KD"], ["T = 1", "T = 2", "T = 4"], digits=2
     ),
-    "curves": lambda: plotting.show_curves(
-        {"student": torch.linspace(3, 0.5, 40).repeat(3, 1) + torch.arange(3)[:, None] / 10,
-         "alone": torch.linspace(3, 0.62, 40), "teacher": torch.linspace(2, 0.58, 40).tolist()},
-        colours={"student": "student", "alone": "baseline", "teacher": "teacher"},
-    ),
     "diagram": plotting.show_distillation_diagram,
     "diagram of an image": lambda: plotting.show_distillation_diagram(
         torch.linspace(0, 1, 784).view(1, 28, 28), 3 * torch.eye(10)[6], torch.eye(10)[6], 6, 4, FASHION_CLASSES
@@ -100,7 +95,7 @@ def test_every_word_is_legible_on_a_telephone_and_lies_on_the_sheet(draw):
     assert drawn.y0 >= -0.02 and drawn.y1 <= figure.get_figheight() + 0.02, drawn
 
 
-@pytest.mark.parametrize("kind", ["diagram", "curves", "matrix", "small matrix", "intervals with numbers"])
+@pytest.mark.parametrize("kind", ["diagram", "matrix", "small matrix", "intervals with numbers"])
 def test_words_do_not_overlap(kind):
     FIGURES[kind]()
     figure = plt.gcf()
@@ -179,24 +174,6 @@ def test_a_matrix_has_its_names_numbers_and_a_bar_of_colours():
     assert [t.get_text() for t in plt.gcf().axes[0].texts] == ["0.0", "0.2", "0.3", "0.4"]  # no −0.0
 
 
-def test_curves_carry_their_names_at_their_ends_and_every_seed_is_drawn():
-    FIGURES["curves"]()
-    (ax,) = plt.gcf().axes
-    plt.gcf().draw_without_rendering()
-    upwards = sorted(ax.texts, key=lambda text: text.get_window_extent().y0)
-    assert [text.get_text() for text in upwards] == ["teacher", "student", "alone"]  # 0.58, 0.60, 0.62
-    assert {text.get_text(): text.get_color() for text in ax.texts} == {
-        "student": plotting.STUDENT, "alone": plotting.BASELINE, "teacher": plotting.TEACHER
-    }  # fmt: skip
-    thick = [line for line in ax.lines if line.get_linewidth() == 2]
-    assert len(thick) == 3 and len(ax.lines) == 6
-    assert thick[0].get_ydata()[-1] == pytest.approx(0.6) and list(thick[0].get_xdata()[:2]) == [1, 2]
-    plotting.show_curves({"a": [1, 10]}, "T", "nats", x=[2, 4], log=True)
-    (ax,) = plt.gcf().axes
-    assert ax.get_yscale() == "log" and list(ax.lines[0].get_xdata()) == [2, 4]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("T", "nats")
-
-
 def test_the_numbers_beside_intervals_are_theirs():
     FIGURES["intervals with numbers"]()
     (ax,) = plt.gcf().axes
@@ -218,6 +195,23 @@ def test_the_diagram_shows_both_sides_at_T_and_the_student_at_1():
     assert sum(getattr(text, "arrow_patch", None) is not None for text in sheet.texts) == 9
 
 
+@pytest.mark.parametrize("classes", [("T-shirt", "shirt", "bag"), FASHION_CLASSES], ids=len)
+def test_the_diagrams_bars_are_named_and_the_arrows_to_the_losses_start_at_them(classes):
+    v = torch.linspace(0, 2, len(classes))
+    plotting.show_distillation_diagram(None, v, v.flip(0), 1, 3, classes)
+    figure = plt.gcf()
+    figure.draw_without_rendering()
+    sheet, *panels = figure.axes
+    starts = [
+        sheet.transData.transform(text.xyann) for text in sheet.texts if getattr(text, "arrow_patch", None)
+    ]
+    for ax in panels:
+        assert [text.get_text() for text in ax.texts] == list(classes)
+        longest = max(ax.patches, key=lambda bar: bar.get_width()).get_window_extent()
+        gaps = [(x - longest.x1, longest.y0 < y < longest.y1) for x, y in starts]
+        assert [0 < gap < 8 and level for gap, level in gaps].count(True) == 1, gaps
+
+
 @pytest.mark.parametrize(
     "draw, message",
     [
@@ -229,9 +223,6 @@ def test_the_diagram_shows_both_sides_at_T_and_the_student_at_1():
         (lambda: plotting.show_matrix(torch.rand(2, 3), "ab"), "2 and 2 names"),
         (lambda: plotting.show_matrix(torch.tensor([[torch.nan]]), "a"), "finite"),
         (lambda: plotting.show_matrix(torch.rand(10, 10), digits=4), "fewer digits"),
-        (lambda: plotting.show_curves({"a": [1, 2]}, x=[1, 2, 3]), "2 values for 3 places"),
-        (lambda: plotting.show_curves({"a": [1, float("nan")]}), "finite"),
-        (lambda: plotting.show_curves({"a": [1]}, colours=["student", "teacher"]), "1 entries"),
         (
             lambda: plotting.show_intervals({"a": Interval(1, 0, 2, 3)}, "x", "student"),
             "one colour per entry",

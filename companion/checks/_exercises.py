@@ -116,6 +116,12 @@ EXERCISES = (
     _row("same_training", "07_tools", 2, "losses", "Their weights in our α", conventions.same_training),
     _row("kl_div_mean", "07_tools", 1, "losses", "From `mean` to the mean of the rows",
          conventions.row_mean_over_mean, "kl_div_mean"),
+    _row("choose_tool", "07_tools", 1, "tools", "Choose the tool", choice(
+        "choose_tool", ("EasyDistill", "TRL DistillationTrainer", "TRL GOLDTrainer"), conventions.WRONG_TOOLS,
+    ), kind="choose"),
+    _row("what_happened", "07_tools", 2, "losses", "What did the setting do?", choice(
+        "what_happened", (0.1, 0.1), conventions.WRONG_SHARES, within=0.01,
+    ), kind="diagnose"),
     _row("regret", "08_outlook", 2, "measuring", "What choosing costs", outlook.regret),
     _row("balanced_targets", "08_outlook", 2, "soft targets", "Correct a teacher's class shares",
          outlook.balanced_targets),

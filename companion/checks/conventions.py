@@ -7,6 +7,34 @@ from torch import Tensor
 
 from ._compare import compare
 
+NEEDS_LOGITS = "it compares probabilities, and this teacher gives only text."
+WRONG_TOOLS = {
+    **{
+        (0, tool): NEEDS_LOGITS
+        for tool in ("TRL DistillationTrainer", "TRL GOLDTrainer", "DistillKit", "torchdistill")
+    },
+    (1, "EasyDistill"): "the probabilities can be had: text alone would throw them away.",
+    (1, "TRL GOLDTrainer"): "it is for two tokenisers, and here is one.",
+    (
+        1,
+        "DistillKit",
+    ): "what is stored belongs to a given text, and the student's own text is not known before.",
+    (1, "torchdistill"): "it trains on given inputs: nothing is written by the student.",
+    (2, "EasyDistill"): "it would do, and throw away the probabilities that you have.",
+    (
+        2,
+        "TRL DistillationTrainer",
+    ): "it needs one vocabulary, and raises an error that names the tool you want.",
+    (2, "DistillKit"): "what is stored are the teacher's tokens: which of them is which of the student's?",
+    (2, "torchdistill"): "its loss compares class number c with class number c: one set of classes.",
+}
+WRONG_SHARES = {
+    (0, 0.9): "which term is torchdistill's alpha on?",
+    (0, 0.36): "with labels its T² is there.",
+    (1, 0.9): "that is what was written: its alpha weighs the labels.",
+    (1, 0.36): "with labels its T² is there.",
+}
+
 
 def same_training(attempt: Callable[[float, float, int, float, int], tuple[float, float]]) -> None:
     """Checks attempt(hard, soft, k, T, m) → (alpha, scale), eq-same-training."""

@@ -1,4 +1,4 @@
-"""Each line of chapters/results/07_conventions.csv and each column of 07_faults.csv, measured again.
+"""Each line of chapters/results/07_conventions.csv, measured again.
 
 What does not import is left out, with the reason (conftest.py). torchdistill comes with the extra `peers`, the others
 with `peers-llm`.
@@ -10,16 +10,7 @@ import importlib
 import pytest
 import torch
 
-from scripts.chapter07_conventions import (
-    FAULTS,
-    FOLDER,
-    MARK,
-    PEERS,
-    as_fault_loss,
-    draw,
-    fault,
-    measure,
-)
+from scripts.chapter07_conventions import FOLDER, PEERS, draw, measure
 from tests.peers import conftest
 
 
@@ -29,7 +20,6 @@ def lines(name):
 
 
 ROWS = {row["library"]: row for row in lines("07_conventions")}
-COLUMNS = lines("07_faults")
 
 
 def need(name):
@@ -38,7 +28,6 @@ def need(name):
 
 def test_the_files_hold_every_library():
     assert list(ROWS) == list(PEERS)
-    assert list(COLUMNS[0]) == ["case", "this book", *FAULTS]
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -48,14 +37,6 @@ def test_a_line_is_still_true(name):
     assert {k: v for k, v in found.items() if k != "version"} == {
         k: v for k, v in written.items() if k != "version"
     }
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_column_of_faults_is_still_true(name):
-    need(name)
-    suite = as_fault_loss(name)
-    found = {row["case"]: MARK.get(fault(row["case"], suite), "fail") for row in COLUMNS}
-    assert found == {row["case"]: row[name] for row in COLUMNS}
 
 
 def test_keras_with_its_default_compares_logits_as_if_they_were_probabilities():
