@@ -91,7 +91,6 @@ FORMER_CALLS = {
     'cost, "parameters"': "mlp_parameters",
     'information, "entropy"': "entropy",
     'information, "dark"': "dark_knowledge",
-    "long_tail_worst_class": "worst_class",
     "row_mean_over_mean": "kl_div_mean",
 }
 

@@ -103,7 +103,7 @@ EXERCISES = (
     _row("transfer_information", "06_applications", 3, "measuring", "What a transfer set can tell",
          concepts.transfer_information),
     _row("worst_class", "06_applications", 2, "measuring", "Accuracy of the worst class",
-         experiments.long_tail_worst_class, "worst_class"),
+         experiments.worst_class),
     _row("whose_merit", "06_applications", 1, "measuring", "Whose merit?", choice("whose_merit", (0, 1, 4), {
         (0, -30000): "that many were saved by choosing the small architecture.",
         (0, 30000): "that many were saved by choosing the small architecture.",
@@ -158,7 +158,6 @@ EXERCISES = (
 FORMER = {
     "cost": concepts.cost,
     "information": concepts.information,
-    "long_tail_worst_class": experiments.long_tail_worst_class,
     "row_mean_over_mean": conventions.row_mean_over_mean,
 }
 ALIASES = {

@@ -74,9 +74,7 @@ def permute_dark(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
     return say("permute_dark", None)
 
 
-def long_tail_worst_class(
-    attempt: Callable[[Tensor, Tensor], Tensor], name: str = "long_tail_worst_class"
-) -> None:
+def worst_class(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Checks attempt(logits, y) → accuracy of the worst class among those present, in %, eq-worst-class."""
     generator = torch.Generator().manual_seed(5)
     y = torch.tensor([0] * 6 + [1] * 5 + [2] * 4 + [4] * 3)  # no example of class 3
@@ -92,7 +90,7 @@ def long_tail_worst_class(
         return values[~values.isnan()]
 
     compare(
-        name, attempt, lambda z, y: seen(each(z, y)).min(),
+        "worst_class", attempt, lambda z, y: seen(each(z, y)).min(),
         [(logits, y), (logits[:11].flip(1), 4 - y[:11]), (noise, y)],
         {
             "this is the accuracy over all examples: the common classes hide the rare ones.":
