@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from companion import checks, data
+from companion import data
+from companion.checks import concepts
 from companion.losses import distillation_loss
 from companion.metrics import accuracy, paired_interval
 from companion.models import MLP, ConvNet, parameters
@@ -123,9 +124,9 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("hint", BYTES)
 def test_check_of_the_bytes(hint, capsys):
-    assert hint in said(checks.cost, BYTES[hint], "bytes", capsys)
+    assert hint in said(concepts.cost, BYTES[hint], "bytes", capsys)
 
 
 @pytest.mark.parametrize("hint", PARAMETERS)
 def test_check_of_the_parameters(hint, capsys):
-    assert hint in said(checks.cost, PARAMETERS[hint], "parameters", capsys)
+    assert hint in said(concepts.cost, PARAMETERS[hint], "parameters", capsys)
