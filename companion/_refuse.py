@@ -18,8 +18,14 @@ def check_run(train, loss, teacher, transform, steps, batch_size, precision) -> 
         raise ValueError(f"nothing to do: {steps} steps on {len(train)} examples, {batch_size} at a time.")
     if precision not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"precision is torch.bfloat16, torch.float16 or None; got {precision}.")
-    _check_loss(loss)
+    if loss is not None:
+        _check_loss(loss)
     _check_teacher(teacher, train, transform)
+    if loss is None and teacher is not None:
+        raise ValueError(
+            "a teacher was given and no loss that asks it: pass loss=lambda z, v, y: kd_loss(z, v, T=4), or another "
+            "with v, the teacher's logits. To train on the labels alone, leave the teacher out."
+        )
 
 
 def check_split(name: str, split) -> None:

@@ -73,7 +73,7 @@ class History:
 def fit(
     student: nn.Module,
     train: Split,
-    loss: Loss = hard_loss,
+    loss: Loss | None = None,
     teacher: nn.Module | Tensor | None = None,
     *,
     steps: int,
@@ -100,7 +100,8 @@ def fit(
             trained there and comes back; `companion.device()` decides. On another device it stays where it is.
         train: what to learn from. Each epoch is a new permutation drawn from `seed`.
         loss: called as loss(logits_s, logits_t, y), e.g. `lambda s, t, y: kd_loss(s, t, T=4)`. What it trains
-            beside the student (a projector, a temperature) must be a part of the student.
+            beside the student (a projector, a temperature) must be a part of the student. None is `hard_loss`, and
+            refused beside a teacher, whom it would not ask.
         teacher: a module, run in eval mode without gradients on the very input the student sees, and given its
             modes back; or its logits (len(train), ...) from `teacher_logits`; or None, and the loss gets None.
         steps, lr, batch_size, weight_decay: of AdamW; lr is the first step's.
@@ -132,6 +133,7 @@ def fit(
     then; in a notebook, `sys.last_value.history`.
     """
     check_run(train, loss, teacher, transform, steps, batch_size, precision)
+    loss = hard_loss if loss is None else loss
     check_student(student, teacher)
     if val is not None:
         check_val(val, score, val_every)
@@ -174,7 +176,7 @@ def fit(
 def fit_many(
     students: Sequence[nn.Module],
     train: Split | Sequence[Split],
-    loss: Loss | Sequence[Loss] = hard_loss,
+    loss: Loss | Sequence[Loss] | None = None,
     teacher: nn.Module | Tensor | Sequence | None = None,
     *,
     steps: int,
@@ -219,6 +221,7 @@ def fit_many(
     check_alike(students, teachers)
     for one in zip(splits, asked, teachers, strict=True):
         check_run(*one, transform, steps, batch_size, precision)
+    asked = [hard_loss if one is None else one for one in asked]
     check_sizes(splits, batch_size)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     drawing = list(zip(splits, generators, strict=True))

@@ -91,7 +91,7 @@ def test_a_transform_that_returns_no_batch():
         (nn.CrossEntropyLoss(), "does not take the three: loss=lambda z, v, y"),
         (F.mse_loss, "its option size_average"),
         (lambda z: z, "does not take the three"),
-        (None, "called as .* got NoneType"),
+        (3.0, "called as .* got float"),
     ],
 )
 def test_a_loss_that_is_called_otherwise(loss, match):
@@ -111,6 +111,26 @@ def test_losses_in_the_form_that_fit_calls_pass():
     for loss in (options, several, optional, partial(losses.distillation_loss, T=2.0, alpha=0.3)):
         for run in both(MLP(4, 2), blobs(), loss, torch.zeros(40, 2)):
             run()
+
+
+@pytest.mark.parametrize("teacher", [MLP(4, 2, seed=3), torch.zeros(40, 2)])
+def test_a_teacher_without_a_loss_is_not_passed_over_in_silence(teacher):
+    match = r"a teacher was given and no loss that asks it: pass loss=lambda z, v, y: kd_loss\(z, v"
+    refused(ValueError, match, MLP(4, 2), blobs(), teacher=teacher)
+    students = [MLP(4, 2, seed=0), MLP(4, 2, seed=1)]
+    with pytest.raises(ValueError, match=match):
+        fit_many(students, blobs(), [soft, None], [teacher, teacher], seeds=[0, 1], **RUN)
+    with_none = fit_many(students, blobs(), [soft, None], [teacher, None], seeds=[0, 1], **RUN)
+    assert with_none[1].loss == pytest.approx(fit(MLP(4, 2, seed=1), blobs(), seed=1, **RUN).loss, rel=1e-4)
+
+
+def test_without_loss_and_teacher_it_is_hard_loss_which_may_be_given_beside_a_teacher():
+    alone, given, beside = (MLP(4, 2, seed=0) for _ in range(3))
+    expected = fit(alone, blobs(), **RUN)
+    assert (
+        fit(given, blobs(), hard_loss, **RUN) == fit(beside, blobs(), hard_loss, MLP(4, 2), **RUN) == expected
+    )
+    assert torch.equal(weights(alone), weights(beside)) and torch.equal(weights(alone), weights(given))
 
 
 def test_a_loss_that_needs_the_teacher_there_is_not():

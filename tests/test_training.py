@@ -453,7 +453,7 @@ def test_defaults():
     expected |= {"teacher": None, "transform": None, "val": None, "precision": None}
     given = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
     assert {name: given[name] for name in expected} == expected
-    assert (given["loss"], given["score"]) == (hard_loss, accuracy)
+    assert (given["loss"], given["score"]) == (None, accuracy)
     many = {name: p.default for name, p in inspect.signature(fit_many).parameters.items()}
     shared = set(many) & set(given) - {"steps", "lr"}
     assert len(shared) == 7 and all(many[name] == given[name] for name in shared)
