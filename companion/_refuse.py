@@ -46,6 +46,15 @@ def check_student(student, *teachers) -> None:
     learned = [p for p in student.parameters() if p.requires_grad]
     if not learned:
         raise ValueError("all weights of the student are frozen: free some by requires_grad_(True).")
+    taught_by = {
+        id(p) for teacher in teachers if isinstance(teacher, nn.Module) for p in teacher.parameters()
+    }
+    shared = [name for name, p in student.named_parameters() if p.requires_grad and id(p) in taught_by]
+    if shared:
+        raise ValueError(
+            f"the teacher holds the student's own {', '.join(shared[:3])}, and would change with every step: give it "
+            "a copy, copy.deepcopy(teacher), or freeze what both hold by requires_grad_(False)."
+        )
     if any(p.dtype == torch.float16 for p in learned):
         raise ValueError("AdamW cannot train float16 weights: student.float(), with precision=torch.float16.")
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._device import ask, autocast, evaluated, forked, half_type, on_device, one_tensor
-from ._many import check_alike, check_sizes, each, stack, unstack
+from ._many import check_alike, check_outputs, check_sizes, each, stack, unstack
 from ._refuse import check_reach, check_run, check_sound, check_student, check_val, finite, loss_of
 from ._step import bar, batches, descent, drawn, keep_better, noted, scored, settled, teach
 from .data import Split
@@ -241,6 +241,9 @@ def fit_many(
             xs = [drawn(split, i, transform, g) for (split, g), i in zip(drawing, index, strict=True)]
             x = torch.stack(xs).to(where)
             ys = [split.y[i].to(where) for split, i in zip(splits, index, strict=True)]
+            if step == 1:
+                with torch.autocast(where.type, enabled=False):  # half precision would hide small differences
+                    check_outputs(students, state, forward, x)
             with cast():
                 taught = [teach(*one) for one in zip(teachers, x, index, strict=True)]
                 rows = zip(asked, forward(x), taught, ys, strict=True)

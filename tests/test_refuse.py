@@ -1,5 +1,6 @@
 """What `fit`, `fit_many` and `predict` cannot take: an error that names the remedy, before the first step."""
 
+import copy
 from collections import OrderedDict, namedtuple
 from functools import partial
 
@@ -178,6 +179,18 @@ def test_cached_logits_that_carry_a_graph_reach_no_teacher():
 def test_the_student_as_its_own_teacher():
     student = MLP(4, 2)
     refused(ValueError, r"the same object.*copy\.deepcopy\(student\)", student, blobs(), soft, student)
+
+
+def test_a_teacher_that_holds_a_layer_of_the_student():
+    student = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    teacher = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), student[2])
+    match = r"the teacher holds the student's own 2\.weight, 2\.bias.*copy\.deepcopy\(teacher\)"
+    refused(ValueError, match, student, blobs(), soft, teacher)
+    for run in both(student, blobs(), soft, copy.deepcopy(teacher)):
+        run()
+    student[2].requires_grad_(False)  # a head that both hold, and nobody moves
+    for run in both(student, blobs(), soft, teacher):
+        run()
 
 
 # ------------------------------------------------------------------------------------------------- students
