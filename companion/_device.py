@@ -91,6 +91,25 @@ def one_tensor(output) -> Tensor:
     )
 
 
+def moved(output, where: torch.device):
+    """An answer with the tensors in it on a device; what is neither tensor, tuple nor dict stays as it is."""
+    if isinstance(output, Tensor):
+        return output.to(where)
+    if isinstance(output, Mapping):
+        return {key: moved(x, where) for key, x in output.items()}
+    return tuple(moved(x, where) for x in output) if isinstance(output, tuple | list) else output
+
+
+def joined(parts: list):
+    """The answers to several batches as one: tensors one after the other, in tuples and dicts entry by entry."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(parts) if first.dim() else torch.stack(parts)
+    if isinstance(first, Mapping):
+        return {key: joined([part[key] for part in parts]) for key in first}
+    return tuple(map(joined, map(list, zip(*parts, strict=True)))) if isinstance(first, tuple) else parts
+
+
 def _devices(model: nn.Module) -> list[torch.device]:
     return [x.device for x in [*model.parameters(), *model.buffers()]]
 

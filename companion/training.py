@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._device import ask, autocast, evaluated, forked, half_type, on_device, one_tensor
+from ._device import ask, autocast, evaluated, forked, half_type, joined, moved, on_device, one_tensor
+from ._input import check_within
 from ._many import check_alike, check_outputs, check_sizes, each, stack, unstack
 from ._refuse import check_reach, check_run, check_sound, check_student, check_val, finite, loss_of
 from ._step import bar, batches, descent, drawn, keep_better, noted, scored, settled, teach
@@ -32,7 +33,7 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
         Scalar, nats per example or token that counts; 0 where none does.
 
     Raises:
-        ValueError: y has another shape, or is real and no distribution.
+        ValueError: y has another shape, is no class, or is real and no distribution.
     """
     soft = y.is_floating_point()
     if y.shape != (logits_s.shape if soft else logits_s.shape[:-1]):
@@ -43,6 +44,9 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
     z = logits_s.flatten(0, -2)
     if not soft:
         y = y.flatten().long()
+        check_within(
+            "labels", y[y != -100], z.shape[-1], " What does not count is -100; classes 1 … C: y - 1."
+        )
         return F.cross_entropy(z, y) if (y >= 0).any() else z.sum() * 0
     if (y.sum(-1) - 1).abs().max() > 1e-2 or y.min() < 0:
         raise ValueError(
@@ -110,7 +114,8 @@ def fit(
         transform: changes each batch where `train` lies, called as transform(x, generator). Teacher and student
             see the same.
         val: if given, scored every `val_every` steps and at the end; the weights of the best score are kept.
-        score: called as score(outputs, y) on all of `val`; higher is better. For a regression
+        score: called as score(outputs, y) on all of `val`; higher is better. From a student that returns a tuple or
+            a dict without logits, any score but the accuracy gets that, its tensors over all of `val`. For a regression
             `lambda z, y: -F.mse_loss(z, y).item()`, for tokens
             `lambda z, y: accuracy(z[y >= 0], y[y >= 0])`, which leaves out those without a label.
         precision: torch.bfloat16 or torch.float16: models compute in it under `torch.autocast`, the weights stay as
@@ -145,7 +150,7 @@ def fit(
 
     with on_device(student, teacher) as where, forked(where), evaluated(teacher), noted(report):
         if val is not None:
-            scored(predict(student, val.x), val.y, score)
+            scored(_answers(student, val.x, score), val.y, score)
         torch.manual_seed(seed)
         half = half_type(where, precision)
         cast = autocast(where, half)
@@ -164,8 +169,13 @@ def fit(
                     check_reach([value], [*student.parameters(), given])
                 descend(value)
                 if val is not None and (step % val_every == 0 or step == steps):
-                    answers = predict(student, val.x)
-                    check_sound(not answers.isnan().any(), "answers to val", step, lr)
+                    answers = _answers(student, val.x, score)
+                    check_sound(
+                        not (isinstance(answers, Tensor) and answers.isnan().any()),
+                        "answers to val",
+                        step,
+                        lr,
+                    )
                     val_steps.append(step)
                     val_score.append(scored(answers, val.y, score))
                     keep_better(best, val_score[-1], step, student)
@@ -201,6 +211,7 @@ def fit_many(
             and back as by `fit`.
         train, loss, teacher: as in `fit`, one for all students or a list with one for each. Temperature and α of
             its own: `[partial(distillation_loss, T=T, alpha=a) for T, a in ...]`.
+            The loss must keep nothing from one call to the next: one for all is called for each student in turn.
         seeds: one per student, of its batches and of its `transform`.
         steps, lr, batch_size, weight_decay, transform, precision: as in `fit`, the same for all; in float16 the
             students share one scale, and leave a step out together.
@@ -283,10 +294,20 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
             f"predict takes an nn.Module and a tensor; got {type(model).__name__} and {type(x).__name__}. With a "
             "DataLoader: torch.cat([predict(model, x) for x, _ in loader])."
         )
+    return torch.cat([one_tensor(part) for part in _asked(model, x, batch_size)])
+
+
+@torch.no_grad()
+def _asked(model: nn.Module, x: Tensor, batch_size: int = 1000) -> list:
+    """What the model returns for each batch of x, on the device of x."""
     with on_device(model) as where, evaluated(model), autocast(where, half_type(where, None))():
-        return torch.cat(
-            [one_tensor(ask(model, part.to(where))).to(x.device) for part in x.split(batch_size)]
-        )
+        return [moved(ask(model, part.to(where)), x.device) for part in x.split(batch_size)]
+
+
+def _answers(student: nn.Module, x: Tensor, score: Score):
+    """What a score is given: the student's answers to all of x."""
+    parts = _asked(student, x)
+    return joined([one_tensor(part) for part in parts] if score is accuracy else parts)
 
 
 def teacher_logits(teacher: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
