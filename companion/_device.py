@@ -58,9 +58,15 @@ def half_type(where: torch.device, precision: torch.dtype | None) -> torch.dtype
     return torch.get_autocast_dtype(where.type) if precision is None and around else precision
 
 
-def autocast(where: torch.device, half: torch.dtype | None) -> Callable[[], AbstractContextManager]:
+def autocast(
+    where: torch.device, half: torch.dtype | None, enabled: bool = True
+) -> Callable[[], AbstractContextManager]:
     """Makes `torch.autocast` contexts that keep no cast of a weight: it would be stale after the next step."""
-    return nullcontext if half is None else partial(torch.autocast, where.type, half, cache_enabled=False)
+    return (
+        nullcontext
+        if half is None
+        else partial(torch.autocast, where.type, half, enabled=enabled, cache_enabled=False)
+    )
 
 
 def ask(model: nn.Module, x: Tensor, run: Callable | None = None):

@@ -57,8 +57,8 @@ def check_alike(students: Sequence[nn.Module], teachers: list) -> None:
             first = constants.get(name, x)
             if not _equal(x, first):
                 raise ValueError(
-                    f"student {i} has {name} = {x} and student 0 {first}, by which all of them would run: call `fit` for "
-                    "each, or make it a part of the state, register_buffer(name, torch.tensor(…))."
+                    f"student {i} has {name} = {_shown(x)} and student 0 {_shown(first)}, by which all of them would "
+                    "run: call `fit` for each, or make it a part of the state, register_buffer(name, torch.tensor(…))."
                 )
     drawn = [m for m in students[0].modules() if getattr(m, "p", 0) and "Dropout" in type(m).__name__]
     if drawn:
@@ -166,3 +166,7 @@ def _constants(model: nn.Module) -> dict[str, float | Tensor]:
 def _equal(a: float | Tensor, b: float | Tensor) -> bool:
     a, b = (torch.as_tensor(x).detach() for x in (a, b))
     return a.shape == b.shape and bool((a == b.to(a.device)).all())
+
+
+def _shown(x: float | Tensor) -> str:
+    return f"a tensor {tuple(x.shape)}" if isinstance(x, Tensor) and x.dim() else str(x)

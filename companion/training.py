@@ -253,7 +253,7 @@ def fit_many(
             x = torch.stack(xs).to(where)
             ys = [split.y[i].to(where) for split, i in zip(splits, index, strict=True)]
             if step == 1:
-                with torch.autocast(where.type, enabled=False):  # half precision would hide small differences
+                with autocast(where, half, enabled=False)():  # half precision would hide small differences
                     check_outputs(students, state, forward, x)
             with cast():
                 taught = [teach(*one) for one in zip(teachers, x, index, strict=True)]
