@@ -58,9 +58,15 @@ def half_type(where: torch.device, precision: torch.dtype | None) -> torch.dtype
     return torch.get_autocast_dtype(where.type) if precision is None and around else precision
 
 
-def autocast(where: torch.device, half: torch.dtype | None) -> Callable[[], AbstractContextManager]:
+def autocast(
+    where: torch.device, half: torch.dtype | None, enabled: bool = True
+) -> Callable[[], AbstractContextManager]:
     """Makes `torch.autocast` contexts that keep no cast of a weight: it would be stale after the next step."""
-    return nullcontext if half is None else partial(torch.autocast, where.type, half, cache_enabled=False)
+    return (
+        nullcontext
+        if half is None
+        else partial(torch.autocast, where.type, half, enabled=enabled, cache_enabled=False)
+    )
 
 
 def ask(model: nn.Module, x: Tensor, run: Callable | None = None):
@@ -89,6 +95,25 @@ def one_tensor(output) -> Tensor:
         f"the model returns a {type(output).__name__}{keys}, and its logits are not told apart: wrap it in an "
         "nn.Module whose forward returns them alone."
     )
+
+
+def moved(output, where: torch.device):
+    """An answer with the tensors in it on a device; what is neither tensor, tuple nor dict stays as it is."""
+    if isinstance(output, Tensor):
+        return output.to(where)
+    if isinstance(output, Mapping):
+        return {key: moved(x, where) for key, x in output.items()}
+    return tuple(moved(x, where) for x in output) if isinstance(output, tuple | list) else output
+
+
+def joined(parts: list):
+    """The answers to several batches as one: tensors one after the other, in tuples and dicts entry by entry."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(parts) if first.dim() else torch.stack(parts)
+    if isinstance(first, Mapping):
+        return {key: joined([part[key] for part in parts]) for key in first}
+    return tuple(map(joined, map(list, zip(*parts, strict=True)))) if isinstance(first, tuple) else parts
 
 
 def _devices(model: nn.Module) -> list[torch.device]:

@@ -33,19 +33,60 @@ def check_alike(students: Sequence[nn.Module], teachers: list) -> None:
     """Refuse students that one stack cannot hold, or that could not be what `fit` makes of them."""
     if not students or len({id(student) for student in students}) < len(students):
         raise ValueError("takes a list of students, each a module of its own; got none, or one twice.")
-    for student in students:
+    owner = {}
+    for i, student in enumerate(students):
         check_student(student, *teachers)
+        for name, x in _state(student):
+            if owner.setdefault(id(x), i) != i:
+                raise ValueError(
+                    f"students {owner[id(x)]} and {i} share {name}: each needs weights of its own, copy.deepcopy(…)."
+                )
     for i, student in enumerate(students):
         if str(student) != str(students[0]) or _shapes(student) != _shapes(students[0]):
             raise ValueError(
                 f"student {i} is not built like student 0: train each kind in a call of its own.\n"
                 f"0: {students[0]}\n{i}: {student}"
             )
+        for (name, x), (_, first) in zip(_state(student), _state(students[0]), strict=True):
+            if x.requires_grad != first.requires_grad:
+                raise ValueError(
+                    f"{name} is frozen in student 0 or in student {i} and not in the other: call `fit` for each."
+                )
+        constants = _constants(students[0])
+        for name, x in _constants(student).items():
+            first = constants.get(name, x)
+            if not _equal(x, first):
+                raise ValueError(
+                    f"student {i} has {name} = {_shown(x)} and student 0 {_shown(first)}, by which all of them would "
+                    "run: call `fit` for each, or make it a part of the state, register_buffer(name, torch.tensor(…))."
+                )
     drawn = [m for m in students[0].modules() if getattr(m, "p", 0) and "Dropout" in type(m).__name__]
     if drawn:
         raise ValueError(
             f"{drawn[0]} draws at random, and many at once do not draw as each alone: use `fit`."
         )
+
+
+@torch.no_grad()
+def check_outputs(students: Sequence[nn.Module], state: dict, forward: Callable, x: Tensor) -> None:
+    """Refuse a stack that does not answer to a first batch x (M, N, ...) as each student does alone.
+
+    What a module holds beside its state (a function, a depth, a hook) is student 0's for all. Asked on a copy of
+    the state, since batch norm moves its averages.
+    """
+    kept = {name: value.clone() for name, value in state.items()}
+    together = forward(x)
+    for i, student in enumerate(students):
+        own = {name: value[i].clone() for name, value in kept.items()}
+        alone = one_tensor(ask(student, x[i], lambda x, m=student, own=own: functional_call(m, own, (x,))))
+        apart = (alone - together[i]).abs().max()
+        if apart > torch.finfo(alone.dtype).eps ** 0.4 * alone.abs().max():
+            raise ValueError(
+                f"student {i} alone and among the others gives outputs {apart:.2g} apart: something in it beside its "
+                "weights differs from student 0, or a hook or a forward of its own is passed over. Call `fit` for each."
+            )
+    for name, value in state.items():
+        value.copy_(kept[name])
 
 
 def stack(students: Sequence[nn.Module]) -> tuple[dict, Callable[[Tensor], Tensor]]:
@@ -54,7 +95,9 @@ def stack(students: Sequence[nn.Module]) -> tuple[dict, Callable[[Tensor], Tenso
     for student in students:
         student.train()
     weights, buffers = stack_module_state(list(students))
-    if type(model) is MLP:  # batched matrices: four times as fast as vmap where the layers are small
+    if type(model) is MLP and not _altered(
+        model
+    ):  # batched matrices: four times as fast as vmap where the layers are small
         return weights, lambda x: ask(model, x, lambda x: _mlp(weights, x.flatten(2)))
 
     def one(weights, buffers, x):
@@ -94,5 +137,36 @@ def _mlp(weights: dict, x: Tensor) -> Tensor:
     return x
 
 
+def _altered(model: MLP) -> bool:
+    """Whether a layer is no longer a plain linear one (spectral norm, another layer in its place)."""
+    return any(
+        type(layer) is not nn.Linear or {name for name, _ in layer.named_parameters()} != {"weight", "bias"}
+        for layer in model.layers
+    )
+
+
+def _state(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
 def _shapes(model: nn.Module) -> list:
-    return [(name, x.shape, x.dtype) for name, x in [*model.named_parameters(), *model.named_buffers()]]
+    return [(name, x.shape, x.dtype) for name, x in _state(model)]
+
+
+def _constants(model: nn.Module) -> dict[str, float | Tensor]:
+    """Real numbers and tensors that the modules hold beside parameters and buffers."""
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, part in model.named_modules()
+        for name, value in sorted(vars(part).items())
+        if isinstance(value, float | Tensor)
+    }
+
+
+def _equal(a: float | Tensor, b: float | Tensor) -> bool:
+    a, b = (torch.as_tensor(x).detach() for x in (a, b))
+    return a.shape == b.shape and bool((a == b.to(a.device)).all())
+
+
+def _shown(x: float | Tensor) -> str:
+    return f"a tensor {tuple(x.shape)}" if isinstance(x, Tensor) and x.dim() else str(x)

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from collections.abc import Mapping
+from numbers import Number
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +15,31 @@ LABELS = ("y", "label", "labels", "target", "targets")  # a third parameter of t
 
 def check_run(train, loss, teacher, transform, steps, batch_size, precision) -> None:
     """What there is to learn from, and what it is called with."""
+    if not torch.is_grad_enabled():
+        raise ValueError("gradients are switched off here: call it outside no_grad() and inference_mode().")
     check_split("train", train)
     if steps < 1 or len(train) == 0 or batch_size < 1:
         raise ValueError(f"nothing to do: {steps} steps on {len(train)} examples, {batch_size} at a time.")
     if precision not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"precision is torch.bfloat16, torch.float16 or None; got {precision}.")
-    _check_loss(loss)
+    if loss is not None:
+        _check_loss(loss)
     _check_teacher(teacher, train, transform)
+    if loss is None and teacher is not None:
+        raise ValueError(
+            "a teacher was given and no loss that asks it: pass loss=lambda z, v, y: kd_loss(z, v, T=4), or another "
+            "with v, the teacher's logits. To train on the labels alone, leave the teacher out."
+        )
 
 
 def check_split(name: str, split) -> None:
     """`split` is what the loop indexes: two tensors that belong together."""
+    arrays = [part for part in "xy" if hasattr(split, part) and not isinstance(getattr(split, part), Tensor)]
+    if arrays and hasattr(split, "x") and hasattr(split, "y"):
+        kind = type(getattr(split, arrays[0])).__name__
+        raise TypeError(
+            f"{name}.{arrays[0]} is no tensor but {kind}: Split(torch.as_tensor(x), torch.as_tensor(y))."
+        )
     if not all(isinstance(getattr(split, part, None), Tensor) for part in "xy"):
         raise TypeError(
             f"{name} is a Split(x, y) of tensors; got {type(split).__name__}. From a TensorDataset: "
@@ -40,6 +56,15 @@ def check_student(student, *teachers) -> None:
     learned = [p for p in student.parameters() if p.requires_grad]
     if not learned:
         raise ValueError("all weights of the student are frozen: free some by requires_grad_(True).")
+    taught_by = {
+        id(p) for teacher in teachers if isinstance(teacher, nn.Module) for p in teacher.parameters()
+    }
+    shared = [name for name, p in student.named_parameters() if p.requires_grad and id(p) in taught_by]
+    if shared:
+        raise ValueError(
+            f"the teacher holds the student's own {', '.join(shared[:3])}, and would change with every step: give it "
+            "a copy, copy.deepcopy(teacher), or freeze what both hold by requires_grad_(False)."
+        )
     if any(p.dtype == torch.float16 for p in learned):
         raise ValueError("AdamW cannot train float16 weights: student.float(), with precision=torch.float16.")
 
@@ -82,9 +107,11 @@ def loss_of(loss, z, v, y, step: int, lr: float, who: str = "") -> tuple[Tensor,
     except ValueError as error:
         if not str(error).startswith("the loss is ") and _sound(z):
             raise
-        raise _no_number(error, step, lr, who) from error
+        raise _no_number(error, step, lr, who, v) from error
     except (TypeError, AttributeError) as error:
         raise TypeError(_not_taken(error, z, v, y)) from error
+    if not isinstance(value, Tensor | Number):
+        raise TypeError(f"the loss{who} {_returned(value)}")
     if not isinstance(value, Tensor) or not value.requires_grad:
         raise ValueError(
             f"the loss{who} does not depend on the student's outputs: is something detached or taken by .item(), "
@@ -94,8 +121,20 @@ def loss_of(loss, z, v, y, step: int, lr: float, who: str = "") -> tuple[Tensor,
         raise ValueError(f"the loss has shape {tuple(value.shape)}: take its mean, fit needs one number.")
     number = value.item()
     if not math.isfinite(number):
-        raise _no_number(f"the loss is {number}", step, lr, who)
+        raise _no_number(f"the loss is {number}", step, lr, who, v)
     return value, number
+
+
+def _returned(value) -> str:
+    """What came in place of a tensor, and where the loss in it may be."""
+    if value is None:
+        return "returned None: does it end without return?"
+    if isinstance(value, Mapping) and value:
+        key = "loss" if "loss" in value else next(iter(value))
+        return f"returned a dict: take loss[{key!r}], lambda z, v, y: loss(z, v, y)[{key!r}]."
+    if isinstance(value, tuple | list):
+        return f"returned a {type(value).__name__}: take one number, lambda z, v, y: loss(z, v, y)[0]."
+    return f"returned a {type(value).__name__}: fit needs a tensor of one number."
 
 
 def check_sound(sound: bool, what: str, step: int, lr: float) -> None:
@@ -108,6 +147,10 @@ def _check_loss(loss) -> None:
     takes = "the loss is called as loss(logits_s, logits_t, y)"
     if not callable(loss):
         raise TypeError(f"{takes}; got {type(loss).__name__}.")
+    if _of_input_and_target(loss):
+        raise TypeError(
+            f"{takes}, and this one of (input, target), and y would land in {_third(loss)}: {_in_form(loss)}"
+        )
     if not _takes(loss, 3):
         raise TypeError(
             f"{takes}, and this one does not take the three: loss=lambda z, v, y: ... with what it takes."
@@ -118,6 +161,24 @@ def _check_loss(loss) -> None:
             f"{takes}, and y would land in its option {third[0].name}: loss=lambda z, v, y: "
             f"{getattr(loss, '__name__', 'loss')}(z, v, {third[0].name}=...)."
         )
+
+
+def _of_input_and_target(loss) -> bool:
+    """One of PyTorch's own losses, function or module."""
+    return list(_signature(loss).parameters)[:2] == ["input", "target"] if _signature(loss) else False
+
+
+def _third(loss) -> str:
+    name = [*_signature(loss).parameters, None, None, None][2]
+    return f"its option {name}" if name else "no place: it does not take the three"
+
+
+def _in_form(loss) -> str:
+    name = getattr(loss, "__name__", "loss")
+    if name == "kl_div" or type(loss).__name__ == "KLDivLoss":
+        return "loss=lambda z, v, y: kd_loss(z, v, T=1)."
+    name = f"F.{name}" if getattr(loss, "__module__", "") == "torch.nn.functional" else name
+    return f"loss=lambda z, v, y: {name}(z, y). (v are the teacher's logits, y is what train holds.)"
 
 
 def _check_teacher(teacher, train, transform) -> None:
@@ -134,6 +195,12 @@ def _check_teacher(teacher, train, transform) -> None:
         raise ValueError(
             "cached teacher logits belong to the images as they are, and the transform changes them: "
             "pass the teacher itself."
+        )
+    unknown = teacher.isnan().flatten(1).any(1).nonzero().flatten().tolist()
+    if unknown:
+        raise ValueError(
+            f"row {unknown[0]} of the teacher logits holds NaN ({len(unknown)} of {len(teacher)} rows do): ask the "
+            "teacher anew, or leave those examples out of train and logits."
         )
 
 
@@ -156,13 +223,20 @@ def _diverged(what, step: int, lr: float) -> FloatingPointError:
     return FloatingPointError(f"{what} at step {step}: the run diverges, lower lr = {lr}.")
 
 
-def _no_number(what, step: int, lr: float, who: str) -> FloatingPointError:
-    if step > 1:  # of what a loss says, masks and all, only the first part is to the point here
-        return _diverged(str(what).split(":")[0] + who, step, lr)
-    return FloatingPointError(
-        f"{what}{who} at step 1, before any update: look for what is not finite in x, in the teacher's outputs "
-        "and in the student's weights."
-    )
+def _no_number(what, step: int, lr: float, who: str, v) -> FloatingPointError:
+    said = (
+        str(what).split(". ")[0] + who
+    )  # of what a loss says, masks and all, its ranges are to the point here
+    if step == 1:
+        return FloatingPointError(
+            f"{what}{who} at step 1, before any update: look for what is not finite in x, in the teacher's outputs "
+            "and in the student's weights."
+        )
+    if not _sound(v):
+        return FloatingPointError(
+            f"{said} at step {step}: look for what is not finite in the teacher's outputs."
+        )
+    return _diverged(said, step, lr)
 
 
 def finite(tensors) -> bool:

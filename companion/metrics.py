@@ -11,7 +11,8 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
     """Share of examples whose largest logit is the label, in %. logits (N, C), y (N,) in 0 … C−1.
 
     Raises:
-        ValueError: shapes do not fit, no example, one column only, a label that is no class, or NaN.
+        ValueError: shapes do not fit, no example, one column only, a label that is no class, NaN, +∞, or a row all −∞.
+            (One class at −∞ is ruled out, which is an answer.)
     """
     _check(logits, y)
     return 100 * (logits.argmax(-1) == y).sum().item() / len(y)
@@ -37,9 +38,14 @@ def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> float:
     Returns:
         0 … 100; 0 where confidence and accuracy agree in every bin. Biased upwards for small N.
 
+    Raises:
+        ValueError: as `accuracy`; bins is no whole number above 0.
+
     Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
     """
     _check(logits, y)
+    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"bins is a whole number, 1 or more; got {bins!r}.")
     confidence, predicted = logits.double().softmax(-1).max(-1)
     gap = (predicted == y).double() - confidence
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -101,10 +107,12 @@ def gap_recovered(student: float, baseline: float, teacher: float) -> float:
     Args: three accuracies. Returns: 0 for no gain, 1 for the teacher's level; it may lie outside.
 
     Raises:
-        ValueError: the teacher is not better than the baseline, so there is no gap to share.
+        ValueError: the teacher is not better than the baseline, so there is no gap to share; or a value is not finite.
     """
     if not teacher > baseline:
         raise ValueError(f"no gap: the teacher has {teacher:.2f} and the baseline {baseline:.2f}.")
+    if not all(map(math.isfinite, (student, baseline, teacher))):
+        raise ValueError(f"accuracies are finite; got {student}, {baseline} and {teacher}.")
     return (student - baseline) / (teacher - baseline)
 
 
@@ -141,12 +149,17 @@ def paired_interval(a, b=None, level: float = 0.95) -> Interval:
         level: coverage, between 0 and 1.
 
     Raises:
-        ValueError: fewer than two pairs, different lengths, a value that is not finite, or no such level.
+        ValueError: fewer than two pairs, different lengths, a table, a value that is not finite, or no such level.
     """
     if not 0 < level < 1:
         raise ValueError(f"level is a share between 0 and 1; got {level}.")
-    a = torch.as_tensor(a, dtype=torch.double, device="cpu").flatten()
-    b = torch.zeros_like(a) if b is None else torch.as_tensor(b, dtype=torch.double, device="cpu").flatten()
+    a = torch.as_tensor(a, dtype=torch.double, device="cpu")
+    b = torch.zeros_like(a) if b is None else torch.as_tensor(b, dtype=torch.double, device="cpu")
+    if a.dim() != 1 or b.dim() != 1:
+        raise ValueError(
+            f"takes one value per repetition, (n,); got {tuple(a.shape)} and {tuple(b.shape)}. What a repetition "
+            "measured several times is one value: its mean."
+        )
     n = len(a)
     if n < 2 or len(b) != n:
         raise ValueError(f"an interval needs two pairs at least; got {n} and {len(b)} values.")
@@ -187,3 +200,8 @@ def _check(logits: Tensor, y: Tensor) -> None:
         )
     if logits.isnan().any():
         raise ValueError(f"{int(logits.isnan().any(-1).sum())} of {len(y)} rows of logits hold NaN.")
+    if not logits.amax(-1).isfinite().all():
+        bad = int((~logits.amax(-1).isfinite()).sum())
+        raise ValueError(
+            f"{bad} of {len(y)} rows of logits hold +∞, or −∞ only: no class can be told from them."
+        )

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._device import ask, autocast, evaluated, forked, half_type, on_device, one_tensor
-from ._many import check_alike, check_sizes, each, stack, unstack
+from ._device import ask, autocast, evaluated, forked, half_type, joined, moved, on_device, one_tensor
+from ._input import check_within
+from ._many import check_alike, check_outputs, check_sizes, each, stack, unstack
 from ._refuse import check_reach, check_run, check_sound, check_student, check_val, finite, loss_of
 from ._step import bar, batches, descent, drawn, keep_better, noted, scored, settled, teach
 from .data import Split
@@ -32,7 +33,7 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
         Scalar, nats per example or token that counts; 0 where none does.
 
     Raises:
-        ValueError: y has another shape, or is real and no distribution.
+        ValueError: y has another shape, is no class, or is real and no distribution.
     """
     soft = y.is_floating_point()
     if y.shape != (logits_s.shape if soft else logits_s.shape[:-1]):
@@ -43,6 +44,9 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
     z = logits_s.flatten(0, -2)
     if not soft:
         y = y.flatten().long()
+        check_within(
+            "labels", y[y != -100], z.shape[-1], " What does not count is -100; classes 1 … C: y - 1."
+        )
         return F.cross_entropy(z, y) if (y >= 0).any() else z.sum() * 0
     if (y.sum(-1) - 1).abs().max() > 1e-2 or y.min() < 0:
         raise ValueError(
@@ -73,7 +77,7 @@ class History:
 def fit(
     student: nn.Module,
     train: Split,
-    loss: Loss = hard_loss,
+    loss: Loss | None = None,
     teacher: nn.Module | Tensor | None = None,
     *,
     steps: int,
@@ -100,7 +104,8 @@ def fit(
             trained there and comes back; `companion.device()` decides. On another device it stays where it is.
         train: what to learn from. Each epoch is a new permutation drawn from `seed`.
         loss: called as loss(logits_s, logits_t, y), e.g. `lambda s, t, y: kd_loss(s, t, T=4)`. What it trains
-            beside the student (a projector, a temperature) must be a part of the student.
+            beside the student (a projector, a temperature) must be a part of the student. None is `hard_loss`, and
+            refused beside a teacher, whom it would not ask.
         teacher: a module, run in eval mode without gradients on the very input the student sees, and given its
             modes back; or its logits (len(train), ...) from `teacher_logits`; or None, and the loss gets None.
         steps, lr, batch_size, weight_decay: of AdamW; lr is the first step's.
@@ -109,7 +114,8 @@ def fit(
         transform: changes each batch where `train` lies, called as transform(x, generator). Teacher and student
             see the same.
         val: if given, scored every `val_every` steps and at the end; the weights of the best score are kept.
-        score: called as score(outputs, y) on all of `val`; higher is better. For a regression
+        score: called as score(outputs, y) on all of `val`; higher is better. From a student that returns a tuple or
+            a dict without logits, any score but the accuracy gets that, its tensors over all of `val`. For a regression
             `lambda z, y: -F.mse_loss(z, y).item()`, for tokens
             `lambda z, y: accuracy(z[y >= 0], y[y >= 0])`, which leaves out those without a label.
         precision: torch.bfloat16 or torch.float16: models compute in it under `torch.autocast`, the weights stay as
@@ -132,6 +138,7 @@ def fit(
     then; in a notebook, `sys.last_value.history`.
     """
     check_run(train, loss, teacher, transform, steps, batch_size, precision)
+    loss = hard_loss if loss is None else loss
     check_student(student, teacher)
     if val is not None:
         check_val(val, score, val_every)
@@ -143,7 +150,7 @@ def fit(
 
     with on_device(student, teacher) as where, forked(where), evaluated(teacher), noted(report):
         if val is not None:
-            scored(predict(student, val.x), val.y, score)
+            scored(_answers(student, val.x, score), val.y, score)
         torch.manual_seed(seed)
         half = half_type(where, precision)
         cast = autocast(where, half)
@@ -162,8 +169,13 @@ def fit(
                     check_reach([value], [*student.parameters(), given])
                 descend(value)
                 if val is not None and (step % val_every == 0 or step == steps):
-                    answers = predict(student, val.x)
-                    check_sound(not answers.isnan().any(), "answers to val", step, lr)
+                    answers = _answers(student, val.x, score)
+                    check_sound(
+                        not (isinstance(answers, Tensor) and answers.isnan().any()),
+                        "answers to val",
+                        step,
+                        lr,
+                    )
                     val_steps.append(step)
                     val_score.append(scored(answers, val.y, score))
                     keep_better(best, val_score[-1], step, student)
@@ -174,7 +186,7 @@ def fit(
 def fit_many(
     students: Sequence[nn.Module],
     train: Split | Sequence[Split],
-    loss: Loss | Sequence[Loss] = hard_loss,
+    loss: Loss | Sequence[Loss] | None = None,
     teacher: nn.Module | Tensor | Sequence | None = None,
     *,
     steps: int,
@@ -199,6 +211,7 @@ def fit_many(
             and back as by `fit`.
         train, loss, teacher: as in `fit`, one for all students or a list with one for each. Temperature and α of
             its own: `[partial(distillation_loss, T=T, alpha=a) for T, a in ...]`.
+            The loss must keep nothing from one call to the next: one for all is called for each student in turn.
         seeds: one per student, of its batches and of its `transform`.
         steps, lr, batch_size, weight_decay, transform, precision: as in `fit`, the same for all; in float16 the
             students share one scale, and leave a step out together.
@@ -219,6 +232,7 @@ def fit_many(
     check_alike(students, teachers)
     for one in zip(splits, asked, teachers, strict=True):
         check_run(*one, transform, steps, batch_size, precision)
+    asked = [hard_loss if one is None else one for one in asked]
     check_sizes(splits, batch_size)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     drawing = list(zip(splits, generators, strict=True))
@@ -238,6 +252,9 @@ def fit_many(
             xs = [drawn(split, i, transform, g) for (split, g), i in zip(drawing, index, strict=True)]
             x = torch.stack(xs).to(where)
             ys = [split.y[i].to(where) for split, i in zip(splits, index, strict=True)]
+            if step == 1:
+                with autocast(where, half, enabled=False)():  # half precision would hide small differences
+                    check_outputs(students, state, forward, x)
             with cast():
                 taught = [teach(*one) for one in zip(teachers, x, index, strict=True)]
                 rows = zip(asked, forward(x), taught, ys, strict=True)
@@ -277,10 +294,20 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
             f"predict takes an nn.Module and a tensor; got {type(model).__name__} and {type(x).__name__}. With a "
             "DataLoader: torch.cat([predict(model, x) for x, _ in loader])."
         )
+    return torch.cat([one_tensor(part) for part in _asked(model, x, batch_size)])
+
+
+@torch.no_grad()
+def _asked(model: nn.Module, x: Tensor, batch_size: int = 1000) -> list:
+    """What the model returns for each batch of x, on the device of x."""
     with on_device(model) as where, evaluated(model), autocast(where, half_type(where, None))():
-        return torch.cat(
-            [one_tensor(ask(model, part.to(where))).to(x.device) for part in x.split(batch_size)]
-        )
+        return [moved(ask(model, part.to(where)), x.device) for part in x.split(batch_size)]
+
+
+def _answers(student: nn.Module, x: Tensor, score: Score):
+    """What a score is given: the student's answers to all of x."""
+    parts = _asked(student, x)
+    return joined([one_tensor(part) for part in parts] if score is accuracy else parts)
 
 
 def teacher_logits(teacher: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:

@@ -72,7 +72,7 @@ def dist_loss(
         logits_s: student logits (N, C).
         logits_t: teacher logits (N, C). They receive no gradient.
         T: temperature of both sides, > 0.
-        beta: weight of the relations between classes. gamma: weight of those between examples.
+        beta: weight of the relations between classes, ≥ 0. gamma: weight of those between examples, ≥ 0.
 
     Returns:
         Scalar, no unit; 0 where both sides' probabilities agree. ρ does not exist for a row or a column of equal
@@ -80,11 +80,13 @@ def dist_loss(
         the teacher's as though it had its spread: a last layer may start at zero.
 
     Raises:
-        TypeError, ValueError: as `kd_loss`; logits (B, L, C).
+        TypeError, ValueError: as `kd_loss`; a negative weight; logits (B, L, C).
 
     Source: Huang et al. 2022, arXiv:2205.10536, eq. 6–9; T² from their code.
     """
     T, beta, gamma = temperature(T), number("beta", beta), number("gamma", gamma)
+    if not (0 <= beta < inf and 0 <= gamma < inf):
+        raise ValueError(f"beta and gamma are weights of 0 or more; got {beta} and {gamma}.")
     check_logits(logits_s, logits_t)
     if logits_s.dim() != 2:
         raise ValueError(f"dist_loss takes logits (N, C), a batch of examples; got {tuple(logits_s.shape)}.")

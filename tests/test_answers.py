@@ -169,6 +169,8 @@ def test_help_says_what_is_run_and_the_exit_codes(capsys):
         ("def soften(:\n", "line 1: invalid syntax"),
         ("x = 1\nimport no_such_module\n", "(line 2), ModuleNotFoundError: No module named 'no_such_module'"),
         ("1 / 0\n", "(line 1), ZeroDivisionError"),
+        ("import sys\nsys.exit(0)\n", "ends the program by itself (exit) before it could be checked"),
+        ("exit('done')\n", "ends the program by itself"),
     ],
 )
 def test_a_file_that_cannot_run_says_why(tmp_path, capsys, text, reason):
@@ -179,6 +181,14 @@ def test_a_file_that_cannot_run_says_why(tmp_path, capsys, text, reason):
         command.main([str(file)])
     assert stopped.value.code == 2
     assert reason in capsys.readouterr().err
+
+
+def test_an_answer_that_exits_is_wrong_and_the_others_are_checked(tmp_path, capsys):
+    (tmp_path / "answers.py").write_text("def soften(z, T):\n    raise SystemExit(0)\n")
+    assert command.main([str(tmp_path / "answers.py")]) == 1
+    said = capsys.readouterr().out
+    assert "✗ soften: it stop" in said and "SystemExit" in said
+    assert said.endswith(f"0 of {len(EXERCISES)} solved, 1 wrong, {len(EXERCISES) - 1} not attempted\n")
 
 
 def test_list_names_them_all(capsys):

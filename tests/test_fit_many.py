@@ -214,3 +214,76 @@ def test_a_students_loss_reaches_no_other_student():
     fit_many(students, blobs(), losses, seeds=SEEDS, weight_decay=0.0, **RUN)
     moved = [not torch.equal(a, next(s.parameters())) for a, s in zip(before, students, strict=True)]
     assert moved == [False, True, False]
+
+
+# --------------------------------------------------------------------- what students hold beside their state
+
+
+class Scaled(nn.Module):
+    """Outputs times a number that is in no state_dict, or through a function."""
+
+    def __init__(self, k=1.0, act=torch.relu, seed=0):
+        super().__init__()
+        self.k, self.act, self.body, self.last = k, act, MLP(4, 8, seed=seed), MLP(8, 2, seed=seed)
+
+    def forward(self, x):
+        return self.k * self.last(self.act(self.body(x)))
+
+
+@pytest.mark.parametrize(
+    "k, other", [(1.0, 2.0), (1.0, 1.001), (torch.tensor(1.0), torch.tensor(2.0)), (1.0, torch.ones(2))]
+)
+def test_students_that_differ_in_a_number_outside_the_state_are_refused(k, other):
+    students = [Scaled(k, seed=0), Scaled(k, seed=1), Scaled(other, seed=2)]
+    before = copy.deepcopy([s.state_dict() for s in students])
+    with pytest.raises(ValueError, match=r"student 2 has k = .* student 0 .*call `fit` for each"):
+        fit_many(students, blobs(), seeds=SEEDS, **RUN)
+    for old, student in zip(before, students, strict=True):
+        assert all(torch.equal(old[name], x) for name, x in student.state_dict().items())
+
+
+@pytest.mark.parametrize("odd", [{"k": 3}, {"act": torch.tanh}])
+def test_students_that_differ_otherwise_are_refused_at_the_first_batch(odd):
+    usual = {"k": 2} if "k" in odd else {}
+    students = [Scaled(**usual), Scaled(**odd, seed=1)]
+    with pytest.raises(ValueError, match=r"student 1 alone and among the others .* Call `fit` for each"):
+        fit_many(students, blobs(), seeds=[0, 1], **RUN)
+
+
+def test_what_differs_and_does_not_matter_is_no_reason_to_refuse():
+    students = [Scaled(seed=s) for s in SEEDS]
+    for i, student in enumerate(students):
+        student.name, student.seed, student.act = f"student {i}", i, lambda x: x.relu()
+    assert len(fit_many(students, blobs(), seeds=SEEDS, **RUN)) == 3
+
+
+def test_a_hook_on_an_mlp_is_not_passed_over():
+    student = MLP(4, 8, 2, seed=0)
+    student.layers[0].register_forward_hook(lambda m, x, out: out * 3)
+    with pytest.raises(ValueError, match=r"a hook .* is passed over. Call `fit` for each"):
+        fit_many([student], blobs(), seeds=[0], **RUN)
+
+
+def test_students_that_share_weights_or_averages_are_refused():
+    body, norm = nn.Linear(4, 8), nn.BatchNorm1d(8, affine=False)
+    for shared, name in (([body, nn.BatchNorm1d(8)], "0.weight"), ([None, norm], "1.running_mean")):
+        students = [nn.Sequential(shared[0] or nn.Linear(4, 8), shared[1], nn.Linear(8, 2)) for _ in range(2)]
+        with pytest.raises(ValueError, match=rf"students 0 and 1 share {name}"):
+            fit_many(students, blobs(), seeds=[0, 1], **RUN)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+def test_spectral_norm_is_for_fit(norm):
+    for make in (lambda: nn.Sequential(norm(nn.Linear(4, 2))), lambda: MLP(4, 3, 2)):
+        student = make()
+        if isinstance(student, MLP):
+            norm(student.layers[0])
+        with pytest.raises(ValueError, match=r"[cC]all `fit` for each"):
+            fit_many([student], blobs(), seeds=[0], **RUN)
+
+
+def test_an_mlp_frozen_in_one_student_only_is_for_fit():
+    students = [MLP(4, 3, 2), MLP(4, 3, 2)]
+    students[1].layers[0].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"layers\.0\.weight is frozen in .*call `fit` for each"):
+        fit_many(students, blobs(), seeds=[0, 1], **RUN)

@@ -126,6 +126,21 @@ def test_kd_loss_in_float32_keeps_its_accuracy_near_agreement(distance, T):
         assert loss.item() == pytest.approx(exact.item(), rel=0.02)
 
 
+@pytest.mark.parametrize("T", [101.0, 1e3, 1e5, 1e8, 1e12])
+def test_kd_loss_in_float32_keeps_its_digits_at_any_temperature(T):
+    """At large T it is the centred logit MSE over 2C, and a row's KL itself falls below 1e-20."""
+    z, v = (x.detach().float() for x in logits(16, 100))
+    z.requires_grad_()
+    loss = kd_loss(z, v, T)
+    z_ = z.detach().double().requires_grad_()
+    exact = kd_loss(z_, v.double(), T)
+    if T >= 1e8:
+        limit = logit_mse_loss(z_, v.double(), centred=True).item() / 200
+        assert exact.item() == pytest.approx(limit, rel=1e-6)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
+    np.testing.assert_allclose(gradient(loss, z), gradient(exact, z_), rtol=1e-3, atol=1e-7)
+
+
 def test_one_row_that_is_far_apart_costs_the_others_no_accuracy():
     """e^u overflows in it; its neighbours in the chunk nearly agree."""
     z, v = logits(8, 100)
@@ -254,6 +269,12 @@ def test_dkd_refuses_negative_weights(weights):
     (z, v), y = logits(5, 2), labels(5, 2)
     with pytest.raises(ValueError, match="alpha and beta"):
         dkd_loss(z, v, y, 2.0, *weights)
+
+
+@pytest.mark.parametrize("weights", [(-1.0, 1.0), (1.0, -1.0), (math.nan, 1.0), (1.0, math.inf)])
+def test_dist_refuses_negative_weights(weights):
+    with pytest.raises(ValueError, match="beta and gamma are weights of 0 or more"):
+        dist_loss(*logits(7, 5), 2.0, *weights)
 
 
 @pytest.mark.parametrize("beta, gamma", [(1.0, 1.0), (2.0, 0.0), (0.0, 3.0)])

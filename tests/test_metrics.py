@@ -170,6 +170,33 @@ def test_gap_recovered_is_a_share():
             gap_recovered(80, 70, teacher)
 
 
+@pytest.mark.parametrize(
+    "values", [(math.nan, 70, 90), (math.inf, 70, 90), (80, 70, math.inf), (80, -math.inf, 90)]
+)
+def test_gap_recovered_refuses_what_is_not_finite(values):
+    with pytest.raises(ValueError, match="accuracies are finite; got"):
+        gap_recovered(*values)
+
+
+@pytest.mark.parametrize("metric", [accuracy, calibration_error])
+def test_infinite_logits_are_refused_unless_they_rule_out_a_class(metric):
+    logits, y = draw()
+    logits[3, 0] = -math.inf
+    assert math.isfinite(metric(logits, y))
+    for bad in (
+        logits.index_fill(0, torch.tensor([3]), -math.inf),
+        logits.masked_fill(logits == -math.inf, math.inf),
+    ):
+        with pytest.raises(ValueError, match=r"1 of 500 rows of logits hold \+∞, or −∞ only"):
+            metric(bad, y)
+
+
+@pytest.mark.parametrize("bins", [0, -3, 2.5, "15", None, True])
+def test_calibration_error_refuses_bins_that_are_no_number_of_them(bins):
+    with pytest.raises(ValueError, match="bins is a whole number, 1 or more; got"):
+        calibration_error(*draw(), bins=bins)
+
+
 @pytest.mark.parametrize("n", [2, 3, 10, 40])
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
 def test_paired_interval_is_scipys_t_interval_of_the_differences(n, level):
@@ -200,7 +227,14 @@ def test_t_quantile_is_scipys(freedom, probability):
 
 @pytest.mark.parametrize(
     "bad, match",
-    [(([1.0],), "two pairs"), (([1.0, 2.0], [1.0]), "two pairs"), (([1.0, math.nan],), "finite")],
+    [
+        (([1.0],), "two pairs"),
+        (([1.0, 2.0], [1.0]), "two pairs"),
+        (([1.0, math.nan],), "finite"),
+        (([[1.0, 2.0], [3.0, 4.0]],), r"one value per repetition, \(n,\); got \(2, 2\)"),
+        (([1.0, 2.0], [[1.0], [2.0]]), r"got \(2,\) and \(2, 1\)"),
+        ((3.0,), r"got \(\)"),
+    ],
 )
 def test_paired_interval_refuses_what_has_no_interval(bad, match):
     with pytest.raises(ValueError, match=match):

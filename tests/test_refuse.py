@@ -1,5 +1,6 @@
 """What `fit`, `fit_many` and `predict` cannot take: an error that names the remedy, before the first step."""
 
+import copy
 from collections import OrderedDict, namedtuple
 from functools import partial
 
@@ -11,7 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from companion import losses
+from companion.data import Split
 from companion.losses import kd_loss
+from companion.metrics import accuracy
 from companion.models import MLP
 from companion.training import fit, fit_many, hard_loss, predict
 from tests.test_training import RUN, blobs, soft, weights
@@ -39,9 +42,8 @@ def refused(error, match, student, *args, **more):
     [
         TensorDataset(blobs().x, blobs().y),
         DataLoader(TensorDataset(blobs().x, blobs().y)),
-        namedtuple("Arrays", "x y")(blobs().x.numpy(), blobs().y.numpy()),
     ],
-    ids=["dataset", "loader", "arrays"],
+    ids=["dataset", "loader"],
 )
 def test_anything_but_a_split(train):
     with pytest.raises(TypeError, match=r"train is a Split\(x, y\).*Split\(\*dataset\.tensors\).*DataLoader"):
@@ -50,6 +52,26 @@ def test_anything_but_a_split(train):
         fit_many([MLP(4, 2)], [train], seeds=[0], **RUN)
     with pytest.raises(TypeError, match=r"val is a Split\(x, y\)"):
         fit(MLP(4, 2), blobs(), val=train, **RUN)
+
+
+def test_a_split_of_arrays():
+    match = r"\.x is no tensor but ndarray: Split\(torch\.as_tensor\(x\), torch\.as_tensor\(y\)\)"
+    train = Split(blobs().x.numpy(), blobs().y)
+    refused(TypeError, "train" + match, MLP(4, 2), train)
+    with pytest.raises(TypeError, match="val" + match):
+        fit(MLP(4, 2), blobs(), val=train, **RUN)
+    refused(TypeError, r"train\.y is no tensor but list", MLP(4, 2), Split(blobs().x, blobs().y.tolist()))
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_where_gradients_are_switched_off(off):
+    with off():
+        refused(ValueError, "gradients are switched off here", MLP(4, 2), blobs())
+
+
+def test_labels_from_1_on():
+    train = Split(blobs().x, blobs().y + 1)
+    refused(ValueError, r"labels lie in 0 … 1; got 1 … 2\. .*y - 1", MLP(4, 2), train)
 
 
 def test_predict_on_something_else_than_a_tensor():
@@ -88,10 +110,13 @@ def test_a_transform_that_returns_no_batch():
         (kd_loss, r"y would land in its option T: loss=lambda z, v, y: kd_loss\(z, v, T=\.\.\.\)"),
         (losses.logit_mse_loss, "its option centred"),
         (partial(kd_loss, T=4.0), "does not take the three: loss=lambda z, v, y"),
-        (nn.CrossEntropyLoss(), "does not take the three: loss=lambda z, v, y"),
-        (F.mse_loss, "its option size_average"),
+        (nn.CrossEntropyLoss(), r"does not take the three: loss=lambda z, v, y: loss\(z, y\)"),
+        (F.mse_loss, r"its option size_average: loss=lambda z, v, y: F\.mse_loss\(z, y\)"),
+        (F.cross_entropy, r"its option weight: loss=lambda z, v, y: F\.cross_entropy\(z, y\)\."),
+        (F.kl_div, r"loss=lambda z, v, y: kd_loss\(z, v, T=1\)"),
+        (nn.KLDivLoss(), r"loss=lambda z, v, y: kd_loss\(z, v, T=1\)"),
         (lambda z: z, "does not take the three"),
-        (None, "called as .* got NoneType"),
+        (3.0, "called as .* got float"),
     ],
 )
 def test_a_loss_that_is_called_otherwise(loss, match):
@@ -113,6 +138,26 @@ def test_losses_in_the_form_that_fit_calls_pass():
             run()
 
 
+@pytest.mark.parametrize("teacher", [MLP(4, 2, seed=3), torch.zeros(40, 2)])
+def test_a_teacher_without_a_loss_is_not_passed_over_in_silence(teacher):
+    match = r"a teacher was given and no loss that asks it: pass loss=lambda z, v, y: kd_loss\(z, v"
+    refused(ValueError, match, MLP(4, 2), blobs(), teacher=teacher)
+    students = [MLP(4, 2, seed=0), MLP(4, 2, seed=1)]
+    with pytest.raises(ValueError, match=match):
+        fit_many(students, blobs(), [soft, None], [teacher, teacher], seeds=[0, 1], **RUN)
+    with_none = fit_many(students, blobs(), [soft, None], [teacher, None], seeds=[0, 1], **RUN)
+    assert with_none[1].loss == pytest.approx(fit(MLP(4, 2, seed=1), blobs(), seed=1, **RUN).loss, rel=1e-4)
+
+
+def test_without_loss_and_teacher_it_is_hard_loss_which_may_be_given_beside_a_teacher():
+    alone, given, beside = (MLP(4, 2, seed=0) for _ in range(3))
+    expected = fit(alone, blobs(), **RUN)
+    assert (
+        fit(given, blobs(), hard_loss, **RUN) == fit(beside, blobs(), hard_loss, MLP(4, 2), **RUN) == expected
+    )
+    assert torch.equal(weights(alone), weights(beside)) and torch.equal(weights(alone), weights(given))
+
+
 def test_a_loss_that_needs_the_teacher_there_is_not():
     refused(TypeError, "There is no teacher, so logits_t is None", MLP(4, 2), blobs(), soft)
 
@@ -130,6 +175,20 @@ def test_a_loss_without_a_gradient_in_the_student(loss):
     refused(ValueError, match, MLP(4, 2), blobs(), loss, torch.zeros(40, 2))
 
 
+@pytest.mark.parametrize(
+    "wrap, match",
+    [
+        (lambda x: {"hard": x, "loss": x}, r"returned a dict: take loss\['loss'\]"),
+        (lambda x: {"soft": x}, r"returned a dict: take loss\['soft'\]"),
+        (lambda x: (x, x), r"returned a tuple: take one number, .*\[0\]"),
+        (lambda x: None, "returned None: does it end without return"),
+        (str, "returned a str"),
+    ],
+)
+def test_a_loss_that_returns_no_tensor(wrap, match):
+    refused(TypeError, match, MLP(4, 2), blobs(), lambda z, v, y: wrap(hard_loss(z, v, y)))
+
+
 def test_a_loss_of_several_numbers():
     refused(ValueError, r"shape \(8, 2\): take its mean", MLP(4, 2), blobs(), lambda z, v, y: z.square())
 
@@ -141,6 +200,17 @@ def test_a_loss_of_several_numbers():
 def test_anything_but_a_module_or_its_logits_as_teacher(teacher):
     match = r"the teacher is an nn\.Module.*torch\.as_tensor\(logits\).*a module whose"
     refused(TypeError, match, MLP(4, 2), blobs(), soft, teacher)
+
+
+def test_cached_logits_with_nan_are_named_by_their_row():
+    v = torch.zeros(40, 2)
+    v[[7, 31], 1] = float("nan")
+    match = r"row 7 of the teacher logits holds NaN \(2 of 40 rows"
+    refused(ValueError, match, MLP(4, 2), blobs(), soft, v)
+    v = v.nan_to_num(0)
+    v[7] = torch.tensor([0, -torch.inf])  # a class that the teacher rules out is no NaN
+    for run in both(MLP(4, 2), blobs(), soft, v):
+        run()
 
 
 def test_a_list_of_teachers_is_no_teacher_of_fit():
@@ -158,6 +228,18 @@ def test_cached_logits_that_carry_a_graph_reach_no_teacher():
 def test_the_student_as_its_own_teacher():
     student = MLP(4, 2)
     refused(ValueError, r"the same object.*copy\.deepcopy\(student\)", student, blobs(), soft, student)
+
+
+def test_a_teacher_that_holds_a_layer_of_the_student():
+    student = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    teacher = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), student[2])
+    match = r"the teacher holds the student's own 2\.weight, 2\.bias.*copy\.deepcopy\(teacher\)"
+    refused(ValueError, match, student, blobs(), soft, teacher)
+    for run in both(student, blobs(), soft, copy.deepcopy(teacher)):
+        run()
+    student[2].requires_grad_(False)  # a head that both hold, and nobody moves
+    for run in both(student, blobs(), soft, teacher):
+        run()
 
 
 # ------------------------------------------------------------------------------------------------- students
@@ -288,6 +370,23 @@ def test_a_loss_may_unpack_a_tuple():
     plain, tupled = MLP(4, 8, 2, seed=0), Returns("tuple")
     expected = fit(plain, blobs(), soft, MLP(4, 8, 2, seed=3), **RUN)
     assert fit(tupled, blobs(), lambda z, v, y: soft(z[0], v[0], y), Returns("tuple", 3), **RUN) == expected
+
+
+@pytest.mark.parametrize("how", ["tuple", "other"])
+def test_a_score_gets_what_the_student_returns(how):
+    train, val, seen = blobs(), blobs(2100, seed=1), []
+    key = 0 if how == "tuple" else "out"
+
+    def score(outputs, y):
+        seen.append(outputs)
+        return accuracy(outputs[key], y)
+
+    more = {"val": val, "val_every": 5, **RUN}
+    expected = fit(MLP(4, 8, 2, seed=0), train, **more)
+    student = Returns(how)
+    found = fit(student, train, lambda z, v, y: hard_loss(z[key], v, y), score=score, **more)
+    assert found == expected
+    assert len(seen[0][key]) == 2100 and torch.equal(seen[-1][1 if how == "tuple" else "aux"], val.x)
 
 
 # ------------------------------------------------------------------------------------------------ hard_loss

@@ -3,6 +3,7 @@
 import inspect
 import math
 import pickle
+import re
 from itertools import pairwise
 
 import pytest
@@ -260,9 +261,8 @@ def test_a_score_that_is_not_one_number_is_refused_before_the_first_step(wrong):
 
 
 def test_a_score_that_never_rises_above_its_first_keeps_the_first():
-    """Accuracy 0 % throughout: the labels of validation are those that the student is never taught."""
-    student, val = MLP(4, 2, seed=0), Split(blobs().x, torch.full((40,), 2))
-    history = fit(student, blobs(), val=val, val_every=5, **RUN)
+    student = MLP(4, 2, seed=0)
+    history = fit(student, blobs(), val=blobs(), val_every=5, score=lambda z, y: 0.0, **RUN)
     assert history.val_score == [0.0, 0.0, 0.0] and history.best_step == 5
 
 
@@ -354,9 +354,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
 def test_a_diverging_run_names_step_and_remedy_whatever_the_loss(loss):
     """The book's losses say what is not finite by a ValueError of their own, which stays in the chain."""
     with pytest.raises(
-        FloatingPointError, match=r"at step [2-9]: the run diverges, lower lr = 1e\+30\.$"
+        FloatingPointError, match=r"^the loss is nan.* at step [2-9]: the run diverges, lower lr = 1e\+30\.$"
     ) as caught:
         fit(MLP(4, 8, 2, seed=0), blobs(), loss, torch.randn(40, 2), **{**RUN, "lr": 1e30})
+    assert loss is not soft or re.search(r"student .* NaN\), teacher .*\(0 NaN\) at step", str(caught.value))
     assert loss is not soft or str(caught.value.__cause__).startswith("the loss is nan: logits are student")
 
 
@@ -366,11 +367,25 @@ def test_an_error_of_the_loss_that_is_no_divergence_stays_as_it_is():
     assert caught.value.history.loss == []
 
 
-def test_an_infinite_teacher_is_no_matter_of_the_learning_rate():
-    v = torch.zeros(40, 2)
-    v[:, 1] = math.nan
-    with pytest.raises(FloatingPointError, match=r"\(8 NaN\).* at step 1, before any update: look for"):
-        fit(MLP(4, 2), blobs(), soft, v, **RUN)
+class Broken(nn.Module):
+    """A teacher that answers NaN from a call on."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.left = call
+
+    def forward(self, x):
+        self.left -= 1
+        return torch.full((len(x), 2), math.nan if self.left <= 0 else 0.0)
+
+
+def test_a_teacher_s_nan_is_told_from_a_student_that_diverges():
+    for call, match in (
+        (1, "step 1, before any update: look for"),
+        (5, "step 5: look for .* teacher's outputs"),
+    ):
+        with pytest.raises(FloatingPointError, match=rf"teacher all NaN \(16 NaN\).* at {match}"):
+            fit(MLP(4, 2), blobs(), soft, Broken(call), **RUN)
 
 
 def test_weights_that_the_last_step_spoils_are_an_error():
@@ -453,7 +468,7 @@ def test_defaults():
     expected |= {"teacher": None, "transform": None, "val": None, "precision": None}
     given = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
     assert {name: given[name] for name in expected} == expected
-    assert (given["loss"], given["score"]) == (hard_loss, accuracy)
+    assert (given["loss"], given["score"]) == (None, accuracy)
     many = {name: p.default for name, p in inspect.signature(fit_many).parameters.items()}
     shared = set(many) & set(given) - {"steps", "lr"}
     assert len(shared) == 7 and all(many[name] == given[name] for name in shared)

@@ -25,7 +25,7 @@ def verdict(exercise: Exercise, attempt) -> tuple[str, str]:
     try:
         with redirect_stdout(said):
             exercise.check(attempt)
-    except Exception as error:  # the reader's function may return anything
+    except (Exception, SystemExit) as error:  # the reader's function may do anything
         return "✗", f"it stopped with {type(error).__name__}: {error}"
     last = re.findall(r"^([✓✗○]) \w+(?:: )?((?:.|\n(?![✓✗○] ))*)", said.getvalue(), re.M)[-1]
     return last[0], last[1].strip()
@@ -40,6 +40,8 @@ def answers(file: str) -> dict:
         return runpy.run_path(file, run_name="answers")
     except SyntaxError as error:
         stop(f"{error.filename}, line {error.lineno}: {error.msg}.")
+    except SystemExit:
+        stop(f"{file} ends the program by itself (exit) before it could be checked: leave that out.")
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1].lineno
         stop(f"{file} stopped before it could be checked (line {line}), {type(error).__name__}: {error}")
