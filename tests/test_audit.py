@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from companion import features, losses, tokens
 from companion.audit import CASES, audit, check
@@ -73,6 +74,60 @@ def test_a_wrong_loss_is_caught_under_the_right_name(name):
     report = audit(loss, **how)
     assert set(wrong) <= set(report.failed), report
     assert set(report.failed) <= {*wrong, *FREE}, report
+
+
+def plain(power, divide="batchmean"):
+    """A right loss as it is written by hand, but for T^power and what it divides by."""
+
+    def loss(s, t, y, T):
+        log_q, p = (s / T).log_softmax(-1), (t.detach() / T).softmax(-1)
+        return T**power * F.kl_div(log_q, p, reduction=divide)
+
+    return loss
+
+
+def test_a_right_loss_by_hand_passes_where_shapes_and_faults_are_accepted():
+    accepted = ("shapes", "faults")
+    report = check(plain(2), ignore=accepted)
+    assert report.ignored == accepted and not report.failed
+    assert report["shapes"].ok is False and report["faults"].ok is False
+    text = str(report)
+    assert text.count("○") == 2 and "✗" not in text and text.endswith("ignored: shapes, faults")
+    assert audit(plain(2, "mean"), ignore=accepted).failed == ("reduction",)  # the rest is held to
+    with pytest.raises(AssertionError, match=r'ignore=\("faults",\)\), or --ignore faults'):
+        check(plain(2))
+
+
+def test_what_is_ignored_is_named_as_it_is():
+    assert audit(right, ignore="shapes").ignored == ("shapes",)
+    with pytest.raises(ValueError, match=r"ignore names properties among.*got 'shape'"):
+        audit(right, ignore=("faults", "shape"))
+
+
+@pytest.mark.parametrize("power", [-1, 0, 1, 1.5, 2, 3])
+def test_no_factor_and_T_squared_are_conventions_and_no_other_power_is(power):
+    assert audit(plain(power))["temperature"].ok is (power in (0, 2))
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+@pytest.mark.parametrize("declared", [0, 1, 2])
+def test_the_declared_factor_is_held_against_the_measured_one(power, declared):
+    def huber(s, t, y, T):  # none of the known ones
+        return T**power * F.huber_loss(
+            (s / T).softmax(-1), (t.detach() / T).softmax(-1), reduction="sum", delta=0.1
+        )
+
+    for loss in (plain(power), huber):
+        assert audit(loss, factor=declared)["temperature"].ok is (power == declared)
+
+
+def test_a_constant_in_place_of_T_squared_is_not_what_is_declared():
+    def constant(s, t, y, T):
+        return 16 * losses.kd_loss(s, t, T) / T**2
+
+    assert audit(constant).ok and audit(constant, factor=2).failed == ("temperature",)
+    with pytest.raises(ValueError, match="0, 1 or 2"):
+        audit(constant, factor=4)
 
 
 def right(s, t, y, T):
@@ -142,9 +197,9 @@ def test_the_declared_divergence_is_held_against_the_measured_one():
 @pytest.mark.parametrize(
     "loss, call",
     [
-        (losses.kd_loss, "loss(s, t, T, mask)"),
-        (losses.distillation_loss, "loss(s, t, y, T)"),
-        (tokens.generalized_jsd_loss, "loss(s, t, T=T, mask=mask)"),
+        (losses.kd_loss, "loss(s, t, T, mask, n)"),
+        (losses.distillation_loss, "loss(s, t, y, T, mask=mask, denominator=n)"),
+        (tokens.generalized_jsd_loss, "loss(s, t, T=T, mask=mask, denominator=n)"),
         (lambda teacher_logits, student_logits, tau: 0, "loss(t, s, T)"),
         (lambda student, teacher, labels, *, temperature=2: 0, "loss(s, t, y, temperature=T)"),
         (lambda a, b, c, d: 0, None),
@@ -221,3 +276,23 @@ def test_exit_codes_for_ci(tmp_path):
     for wrong in ("companion.losses:no_such", "no_such_module:f", "companion.losses"):
         done = command(wrong, cwd=tmp_path)
         assert done.returncode == 2 and done.stderr and not done.stdout
+
+
+def test_ignore_and_factor_on_the_command_line(tmp_path):
+    (tmp_path / "ex.py").write_text(
+        "import torch.nn.functional as F\n"
+        "def f(s, t, y, T):\n"
+        "    return F.kl_div((s / T).log_softmax(-1), (t.detach() / T).softmax(-1), reduction='batchmean')\n"
+    )
+    done = command("ex:f", "--ignore", "shapes, faults", cwd=tmp_path)
+    assert done.returncode == 0 and "○ shapes" in done.stdout, done.stdout + done.stderr
+    done = command("ex:f", "--ignore", "shapes,faults", "--factor", "2", "--quiet", cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (1, "temperature")
+    done = command("ex:f", "--ignore", "shape", cwd=tmp_path)
+    assert done.returncode == 2 and "'shape'" in done.stderr
+
+
+def test_a_module_that_ends_the_program_is_no_pass(tmp_path):
+    (tmp_path / "ex.py").write_text("import sys\ndef f(s, t, y, T): return s.sum()\nsys.exit(0)\n")
+    done = command("ex:f", cwd=tmp_path)
+    assert done.returncode == 2 and "sys.exit(0)" in done.stderr and not done.stdout
