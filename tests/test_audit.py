@@ -130,6 +130,87 @@ def test_a_constant_in_place_of_T_squared_is_not_what_is_declared():
         audit(constant, factor=4)
 
 
+def sigmoid_kd(s, t, y, T):
+    """As in the recipes: each answer a softmax over two classes, the second logit 0."""
+    two = [torch.stack([x, torch.zeros_like(x)], -1) for x in (s, t)]
+    return s.shape[1] * losses.kd_loss(*two, T)
+
+
+def sigmoid_cross_entropy(s, t, y, T):
+    return T**2 * F.binary_cross_entropy_with_logits(s / T, (t.detach() / T).sigmoid())
+
+
+@pytest.mark.parametrize(
+    "loss, name", [(sigmoid_kd, "Bernoulli KL"), (sigmoid_cross_entropy, "Bernoulli cross")]
+)
+def test_the_divergence_of_sigmoids_is_known(loss, name):
+    report = check(loss, ignore=("shapes", "faults"))
+    assert report.divergence.startswith(name) and report.factor == "T²"
+    assert audit(loss, divergence="Bernoulli KL")["divergence"].ok is (name == "Bernoulli KL")
+
+
+class Module(torch.nn.Module):
+    def forward(self, student_logits, teacher_logits):
+        return losses.kd_loss(student_logits, teacher_logits)
+
+
+class Plain:
+    def forward(self, teacher_logits, student_logits):
+        return losses.kd_loss(student_logits, teacher_logits)
+
+
+class PassedOn(Plain):
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+
+@pytest.mark.parametrize("loss", [Module, Module(), Plain, Plain(), PassedOn()])
+def test_the_signature_of_forward_is_read(loss):
+    report = check(loss)
+    assert report.call == ("loss(s, t)" if "Module" in report.loss else "loss(t, s)")
+
+
+def test_a_class_that_takes_arguments_is_given_as_an_instance():
+    with pytest.raises(ValueError, match="Linear cannot be made without arguments"):
+        audit(torch.nn.Linear)
+    with pytest.raises(ValueError, match="is int, and cannot be called"):
+        audit(3)
+
+
+def teacher_changed(s, t, y, T):
+    t.sub_(t.mean(-1, keepdim=True))
+    return losses.kd_loss(s, t, T)
+
+
+def student_changed(s, t, y, T):
+    s /= T
+    t /= T
+    return T**2 * losses.kd_loss(s, t)
+
+
+@pytest.mark.parametrize(
+    "loss, said", [(teacher_changed, "the call t is not"), (student_changed, "the call s and t is")]
+)
+def test_a_loss_that_changes_its_inputs(loss, said):
+    report = audit(loss)
+    assert report.failed == ("faults",) and "changes its inputs" in report["faults"].found
+    assert said in report["faults"].found
+    assert report.divergence == "forward KL(p‖q)"
+
+
+@pytest.mark.parametrize(
+    "returned, said",
+    [
+        (lambda x: (x, x), r"tuple of 2, not one number: choose, call='loss\(s, t, y, T\)\[0\]'"),
+        (lambda x: {"kd": x}, r"dict of 1, not one number: choose, call=\"loss\(s, t, y, T\)\['kd'\]\""),
+        (lambda x: None, "returns None, not one number: it needs a return"),
+    ],
+)
+def test_a_loss_that_returns_more_or_less_than_a_number(returned, said):
+    with pytest.raises(ValueError, match=said):
+        audit(lambda s, t, y, T: returned(losses.kd_loss(s, t, T)))
+
+
 def right(s, t, y, T):
     return losses.kd_loss(s, t, T)
 
@@ -202,6 +283,10 @@ def test_the_declared_divergence_is_held_against_the_measured_one():
         (tokens.generalized_jsd_loss, "loss(s, t, T=T, mask=mask, denominator=n)"),
         (lambda teacher_logits, student_logits, tau: 0, "loss(t, s, T)"),
         (lambda student, teacher, labels, *, temperature=2: 0, "loss(s, t, y, temperature=T)"),
+        (lambda outputs, labels, teacher_outputs, T, alpha: 0, "loss(s, y, t, T, 0.5)"),
+        (lambda outputs, labels, teacher_outputs, alpha=0.1, T=2: 0, "loss(s, y, t, T=T)"),
+        (lambda pred, target, T: 0, "loss(s, t, T)"),
+        (lambda pred, target, teacher: 0, "loss(s, y, t)"),
         (lambda a, b, c, d: 0, None),
         (lambda s, t, secret: 0, None),
     ],
@@ -214,6 +299,7 @@ def test_the_names_of_the_parameters_say_the_order(loss, call):
     "loss, call, said",
     [
         (lambda a, b: a.sum(), None, "cannot be called as loss"),
+        (lambda a, b: a.sum(), None, r"Assumed were the student's logits, the teacher's, .*\(a, b\)"),
         (lambda s, t: (s - t).square(), None, "reduce it"),
         (right, "loss(s, t", "not one expression"),
         (right, "1 + 1", "names neither"),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from . import _divergence, _masks, _properties, _reduction, _suite, _temperature
-from ._calls import full_name, subject
+from ._calls import full_name, made, subject
 from ._faults import CASES
 from ._report import EXPLAINED, Finding, Report
 
@@ -37,13 +37,15 @@ def audit(
     Args:
         loss: any callable that returns one number, from student logits and teacher logits (N, C), labels (N,)
             and a temperature, called as loss(logits_s, logits_t, y, T). Where its parameters' names say another
-            order (logits_s, student, T, temperature, mask, …), they are followed.
+            order (logits_s, student, T, temperature, mask, …), they are followed; of an nn.Module, forward's. A class
+            is made without arguments.
         call: how it is called instead, a Python expression of `loss`, s, t, y, T, mask and n (how many
             positions count in the whole batch), e.g. "loss(s, t, T=T)" or "loss(t, s, alpha=0.5)". What it does
             not name, the loss does not claim to have: it "does not apply".
         divergence: what the loss is meant to be: "forward KL", "reverse KL", "JSD", "skew KL", "cross-entropy",
-            "squared error", "relation" (it relates the examples of a batch) or "none" (it is no divergence). If it
-            is something else, that is a fault. Without it the function's own name may say so (reverse_kl_loss).
+            "squared error", "Bernoulli KL", "relation" (it relates the examples of a batch) or "none" (it is no
+            divergence). If it is something else, that is a fault. Without it the function's own name may say so
+            (reverse_kl_loss).
         factor: the k of T^k that the soft term is meant to be multiplied by: 0, 1 or 2. If it is another, that is a
             fault. Without it none and T² are conventions that are reported, and every other power is a fault.
         ignore: names of properties whose faults you accept, e.g. ("shapes", "faults"). They are printed, marked ○,
@@ -69,6 +71,7 @@ def audit(
             f"ignore names properties among {', '.join(EXPLAINED)}; got {', '.join(map(repr, unknown))}."
         )
     found, distribution = full_name(loss)
+    loss = made(loss)
     name = name or found
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")

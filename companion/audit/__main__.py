@@ -31,7 +31,7 @@ def find(where: str) -> Callable:
         stop(f"{where} cannot be had: importing {module} ends the program, with sys.exit({error.code!r}).")
     except Exception as error:  # an import runs anything
         stop(f"{where} cannot be had: {type(error).__name__}: {error}")
-    if not callable(found):
+    if not (callable(found) or hasattr(found, "forward")):
         stop(f"{where} is {type(found).__name__}, and cannot be called.")
     return found
 
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     loss = find(given.loss)
     try:
         report = audit(
-            loss() if isinstance(loss, type) else loss,
+            loss,
             given.call,
             divergence=given.divergence,
             factor=given.factor,

@@ -114,8 +114,8 @@ def reduction(known: Known, of: Reductions, texts: bool = True) -> Finding:
 
 
 def divides_wrongly(name: str) -> bool:
-    """A mean over classes is a convention for squared errors, and a mistake for a divergence's sum."""
-    return not name.startswith(("squared", "total variation", "cosine"))
+    """A mean over classes is a convention for squared errors and sigmoids, and a mistake for a divergence's sum."""
+    return not name.startswith(("squared", "total variation", "cosine", "Bernoulli"))
 
 
 def example(loss: Subject, of: Reductions) -> str:
