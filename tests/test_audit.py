@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from companion import features, losses, tokens
 from companion.audit import CASES, audit, check
@@ -73,6 +74,141 @@ def test_a_wrong_loss_is_caught_under_the_right_name(name):
     report = audit(loss, **how)
     assert set(wrong) <= set(report.failed), report
     assert set(report.failed) <= {*wrong, *FREE}, report
+
+
+def plain(power, divide="batchmean"):
+    """A right loss as it is written by hand, but for T^power and what it divides by."""
+
+    def loss(s, t, y, T):
+        log_q, p = (s / T).log_softmax(-1), (t.detach() / T).softmax(-1)
+        return T**power * F.kl_div(log_q, p, reduction=divide)
+
+    return loss
+
+
+def test_a_right_loss_by_hand_passes_where_shapes_and_faults_are_accepted():
+    accepted = ("shapes", "faults")
+    report = check(plain(2), ignore=accepted)
+    assert report.ignored == accepted and not report.failed
+    assert report["shapes"].ok is False and report["faults"].ok is False
+    text = str(report)
+    assert text.count("○") == 2 and "✗" not in text and text.endswith("ignored: shapes, faults")
+    assert audit(plain(2, "mean"), ignore=accepted).failed == ("reduction",)  # the rest is held to
+    with pytest.raises(AssertionError, match=r'ignore=\("faults",\)\), or --ignore faults'):
+        check(plain(2))
+
+
+def test_what_is_ignored_is_named_as_it_is():
+    assert audit(right, ignore="shapes").ignored == ("shapes",)
+    with pytest.raises(ValueError, match=r"ignore names properties among.*got 'shape'"):
+        audit(right, ignore=("faults", "shape"))
+
+
+@pytest.mark.parametrize("power", [-1, 0, 1, 1.5, 2, 3])
+def test_no_factor_and_T_squared_are_conventions_and_no_other_power_is(power):
+    assert audit(plain(power))["temperature"].ok is (power in (0, 2))
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+@pytest.mark.parametrize("declared", [0, 1, 2])
+def test_the_declared_factor_is_held_against_the_measured_one(power, declared):
+    def huber(s, t, y, T):  # none of the known ones
+        return T**power * F.huber_loss(
+            (s / T).softmax(-1), (t.detach() / T).softmax(-1), reduction="sum", delta=0.1
+        )
+
+    for loss in (plain(power), huber):
+        assert audit(loss, factor=declared)["temperature"].ok is (power == declared)
+
+
+def test_a_constant_in_place_of_T_squared_is_not_what_is_declared():
+    def constant(s, t, y, T):
+        return 16 * losses.kd_loss(s, t, T) / T**2
+
+    assert audit(constant).ok and audit(constant, factor=2).failed == ("temperature",)
+    with pytest.raises(ValueError, match="0, 1 or 2"):
+        audit(constant, factor=4)
+
+
+def sigmoid_kd(s, t, y, T):
+    """As in the recipes: each answer a softmax over two classes, the second logit 0."""
+    two = [torch.stack([x, torch.zeros_like(x)], -1) for x in (s, t)]
+    return s.shape[1] * losses.kd_loss(*two, T)
+
+
+def sigmoid_cross_entropy(s, t, y, T):
+    return T**2 * F.binary_cross_entropy_with_logits(s / T, (t.detach() / T).sigmoid())
+
+
+@pytest.mark.parametrize(
+    "loss, name", [(sigmoid_kd, "Bernoulli KL"), (sigmoid_cross_entropy, "Bernoulli cross")]
+)
+def test_the_divergence_of_sigmoids_is_known(loss, name):
+    report = check(loss, ignore=("shapes", "faults"))
+    assert report.divergence.startswith(name) and report.factor == "T²"
+    assert audit(loss, divergence="Bernoulli KL")["divergence"].ok is (name == "Bernoulli KL")
+
+
+class Module(torch.nn.Module):
+    def forward(self, student_logits, teacher_logits):
+        return losses.kd_loss(student_logits, teacher_logits)
+
+
+class Plain:
+    def forward(self, teacher_logits, student_logits):
+        return losses.kd_loss(student_logits, teacher_logits)
+
+
+class PassedOn(Plain):
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+
+@pytest.mark.parametrize("loss", [Module, Module(), Plain, Plain(), PassedOn()])
+def test_the_signature_of_forward_is_read(loss):
+    report = check(loss)
+    assert report.call == ("loss(s, t)" if "Module" in report.loss else "loss(t, s)")
+
+
+def test_a_class_that_takes_arguments_is_given_as_an_instance():
+    with pytest.raises(ValueError, match="Linear cannot be made without arguments"):
+        audit(torch.nn.Linear)
+    with pytest.raises(ValueError, match="is int, and cannot be called"):
+        audit(3)
+
+
+def teacher_changed(s, t, y, T):
+    t.sub_(t.mean(-1, keepdim=True))
+    return losses.kd_loss(s, t, T)
+
+
+def student_changed(s, t, y, T):
+    s /= T
+    t /= T
+    return T**2 * losses.kd_loss(s, t)
+
+
+@pytest.mark.parametrize(
+    "loss, said", [(teacher_changed, "the call t is not"), (student_changed, "the call s and t is")]
+)
+def test_a_loss_that_changes_its_inputs(loss, said):
+    report = audit(loss)
+    assert report.failed == ("faults",) and "changes its inputs" in report["faults"].found
+    assert said in report["faults"].found
+    assert report.divergence == "forward KL(p‖q)"
+
+
+@pytest.mark.parametrize(
+    "returned, said",
+    [
+        (lambda x: (x, x), r"tuple of 2, not one number: choose, call='loss\(s, t, y, T\)\[0\]'"),
+        (lambda x: {"kd": x}, r"dict of 1, not one number: choose, call=\"loss\(s, t, y, T\)\['kd'\]\""),
+        (lambda x: None, "returns None, not one number: it needs a return"),
+    ],
+)
+def test_a_loss_that_returns_more_or_less_than_a_number(returned, said):
+    with pytest.raises(ValueError, match=said):
+        audit(lambda s, t, y, T: returned(losses.kd_loss(s, t, T)))
 
 
 def right(s, t, y, T):
@@ -147,6 +283,10 @@ def test_the_declared_divergence_is_held_against_the_measured_one():
         (tokens.generalized_jsd_loss, "loss(s, t, T=T, mask=mask, denominator=n)"),
         (lambda teacher_logits, student_logits, tau: 0, "loss(t, s, T)"),
         (lambda student, teacher, labels, *, temperature=2: 0, "loss(s, t, y, temperature=T)"),
+        (lambda outputs, labels, teacher_outputs, T, alpha: 0, "loss(s, y, t, T, 0.5)"),
+        (lambda outputs, labels, teacher_outputs, alpha=0.1, T=2: 0, "loss(s, y, t, T=T)"),
+        (lambda pred, target, T: 0, "loss(s, t, T)"),
+        (lambda pred, target, teacher: 0, "loss(s, y, t)"),
         (lambda a, b, c, d: 0, None),
         (lambda s, t, secret: 0, None),
     ],
@@ -159,6 +299,7 @@ def test_the_names_of_the_parameters_say_the_order(loss, call):
     "loss, call, said",
     [
         (lambda a, b: a.sum(), None, "cannot be called as loss"),
+        (lambda a, b: a.sum(), None, r"Assumed were the student's logits, the teacher's, .*\(a, b\)"),
         (lambda s, t: (s - t).square(), None, "reduce it"),
         (right, "loss(s, t", "not one expression"),
         (right, "1 + 1", "names neither"),
@@ -221,3 +362,23 @@ def test_exit_codes_for_ci(tmp_path):
     for wrong in ("companion.losses:no_such", "no_such_module:f", "companion.losses"):
         done = command(wrong, cwd=tmp_path)
         assert done.returncode == 2 and done.stderr and not done.stdout
+
+
+def test_ignore_and_factor_on_the_command_line(tmp_path):
+    (tmp_path / "ex.py").write_text(
+        "import torch.nn.functional as F\n"
+        "def f(s, t, y, T):\n"
+        "    return F.kl_div((s / T).log_softmax(-1), (t.detach() / T).softmax(-1), reduction='batchmean')\n"
+    )
+    done = command("ex:f", "--ignore", "shapes, faults", cwd=tmp_path)
+    assert done.returncode == 0 and "○ shapes" in done.stdout, done.stdout + done.stderr
+    done = command("ex:f", "--ignore", "shapes,faults", "--factor", "2", "--quiet", cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (1, "temperature")
+    done = command("ex:f", "--ignore", "shape", cwd=tmp_path)
+    assert done.returncode == 2 and "'shape'" in done.stderr
+
+
+def test_a_module_that_ends_the_program_is_no_pass(tmp_path):
+    (tmp_path / "ex.py").write_text("import sys\ndef f(s, t, y, T): return s.sum()\nsys.exit(0)\n")
+    done = command("ex:f", cwd=tmp_path)
+    assert done.returncode == 2 and "sys.exit(0)" in done.stderr and not done.stdout

@@ -27,9 +27,11 @@ def find(where: str) -> Callable:
         found = importlib.import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
+    except SystemExit as error:
+        stop(f"{where} cannot be had: importing {module} ends the program, with sys.exit({error.code!r}).")
     except Exception as error:  # an import runs anything
         stop(f"{where} cannot be had: {type(error).__name__}: {error}")
-    if not callable(found):
+    if not (callable(found) or hasattr(found, "forward")):
         stop(f"{where} is {type(found).__name__}, and cannot be called.")
     return found
 
@@ -49,16 +51,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--call", metavar="EXPR", help=f'e.g. "loss(t, s)" or "loss(s, t, tau=T)";\n{names}')
     parser.add_argument("--divergence", choices=list(DECLARED), help="what it is meant to be")
+    parser.add_argument("--factor", type=int, choices=(0, 1, 2), help="the k of the T^k before the soft term")
+    parser.add_argument(
+        "--ignore", metavar="NAMES", help="properties whose faults you accept, e.g. shapes,faults", default=""
+    )
     parser.add_argument("--quiet", action="store_true", help="print the names of what is at fault alone")
     given = parser.parse_args(arguments)
     loss = find(given.loss)
     try:
         report = audit(
-            loss() if isinstance(loss, type) else loss,
+            loss,
             given.call,
             divergence=given.divergence,
+            factor=given.factor,
+            ignore=[name.strip() for name in given.ignore.split(",") if name.strip()],
             name=given.loss,
         )
+    except SystemExit as error:
+        stop(f"{given.loss} ends the program, with sys.exit({error.code!r}).")
     except Exception as error:
         stop(str(error))
     print(" ".join(report.failed) if given.quiet else report)

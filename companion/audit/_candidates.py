@@ -80,6 +80,18 @@ def cosine(z, v, T, y):
     return 1 - F.cosine_similarity(z, v, dim=-1)
 
 
+def bernoulli(z, v, T, y):
+    """Several yes-or-no answers: the sum of the KL of each."""
+    return sum(
+        (sign * v / T).sigmoid() * (F.logsigmoid(sign * v / T) - F.logsigmoid(sign * z / T))
+        for sign in (1, -1)
+    ).sum(-1)
+
+
+def binary_cross_entropy(z, v, T, y):
+    return F.binary_cross_entropy_with_logits(z / T, (v / T).sigmoid(), reduction="none").sum(-1)
+
+
 def target_part(z, v, T, y):
     """TCKD of DKD: the label's class against the rest."""
     binary = []
@@ -165,6 +177,8 @@ RIGHT = (
     Candidate("similarity-preserving", (d.similarity,), soft=False, relation=True),
     Candidate("RKD, distances", (d.rkd_distance,), soft=False, relation=True),
     Candidate("RKD, angles", (d.rkd_angle,), soft=False, relation=True),
+    Candidate("Bernoulli KL, one for each class", (bernoulli,)),
+    Candidate("Bernoulli cross-entropy (KL + entropy), one for each class", (binary_cross_entropy,)),
     Candidate("contrastive", (d.contrastive,), soft=False, relation=True),
 )
 

@@ -19,6 +19,7 @@ DECLARED = {
     "skew KL": ("skew KL",),
     "cross-entropy": ("cross-entropy of p and q",),
     "squared error": ("squared error",),
+    "Bernoulli KL": ("Bernoulli KL",),
     "relation": (),
     "none": (),
 }

@@ -73,7 +73,8 @@ def over_tokens(known: Known) -> str:
     return "none of mean and sum"
 
 
-def reduction(known: Known, of: Reductions) -> Finding:
+def reduction(known: Known, of: Reductions, texts: bool = True) -> Finding:
+    """`texts`: whether the loss is meant to take (B, L, V)."""
     name = "reduction"
     if of.rows in ("relation", "not finite", "unknown"):
         why = {
@@ -95,7 +96,7 @@ def reduction(known: Known, of: Reductions) -> Finding:
         wrong.append(
             "it divides by the classes too (reduction='mean'): of 32,000 tokens almost nothing is left"
         )
-    if of.tokens not in ("mean", "refused") and of.rows != "sum":
+    if texts and of.tokens not in ("mean", "refused") and of.rows != "sum":
         wrong.append(
             "for (B, L, V) it divides by the texts alone: the loss grows with their length"
             if of.tokens.startswith("sum")
@@ -107,12 +108,14 @@ def reduction(known: Known, of: Reductions) -> Finding:
     said = f"{of.rows} over rows, {of.classes} over classes, {of.tokens} over tokens"
     if wrong:
         return Finding(name, False, "; ".join(wrong), example(known.loss, of))
+    if not texts:
+        said = f"{of.rows} over rows, {of.classes} over classes, (B, L, V) left aside"
     return Finding(name, True, said.replace("refused over tokens", "(B, L, V) refused"))
 
 
 def divides_wrongly(name: str) -> bool:
-    """A mean over classes is a convention for squared errors, and a mistake for a divergence's sum."""
-    return not name.startswith(("squared", "total variation", "cosine"))
+    """A mean over classes is a convention for squared errors and sigmoids, and a mistake for a divergence's sum."""
+    return not name.startswith(("squared", "total variation", "cosine", "Bernoulli"))
 
 
 def example(loss: Subject, of: Reductions) -> str:

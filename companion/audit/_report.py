@@ -73,6 +73,7 @@ class Report:
         findings: one for each property. cases: the fault suite, (case, None | "" | what is wrong), "" where a
             case does not apply.
         divergence: what it is by value and gradient, or "none known". factor: "T²", "none", …
+        ignored: the properties whose faults are accepted: they are printed, marked, and do not count.
         hard, soft: the measured weights of the two terms at T = 1, None where unknown.
         rows, classes, tokens: what is done over them, e.g. "mean", "sum".
     """
@@ -89,16 +90,17 @@ class Report:
     rows: str = "unknown"
     classes: str = "unknown"
     tokens: str = "unknown"
+    ignored: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """No property is at fault."""
+        """No property is at fault, but for those ignored."""
         return not self.failed
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The names of the properties at fault."""
-        return tuple(f.name for f in self.findings if f.ok is False)
+        """The names of the properties at fault, without those ignored."""
+        return tuple(f.name for f in self.findings if f.ok is False and f.name not in self.ignored)
 
     def __getitem__(self, name: str) -> Finding:
         return next(f for f in self.findings if f.name == name)
@@ -108,17 +110,23 @@ class Report:
         lines = [f"{self.loss}{about}, called as {self.call}"]
         for f in self.findings:
             text = "does not apply" + (f": {f.found}" if f.found else "") if f.ok is None else f.found
-            lines += _wrapped(f"{MARK[f.ok]} {f.name:17}", text)
-            if f.ok is False:
+            accepted = f.ok is False and f.name in self.ignored
+            lines += _wrapped(f"{'○' if accepted else MARK[f.ok]} {f.name:17}", "ignored: " * accepted + text)
+            if f.name in self.failed:
                 lines += _wrapped(f"{'':19}  try  ", f.example) if f.example else []
                 lines += _wrapped(f"{'':19}  so   ", f.consequence)
                 lines += _wrapped(f"{'':19}  see  ", f.chapter)
-        bad = len(self.failed)
-        lines.append(
-            "No fault found."
-            if not bad
-            else f"{bad} of {len(self.findings)} at fault: {', '.join(self.failed)}"
-        )
+        ignored = [f.name for f in self.findings if f.ok is False and f.name in self.ignored]
+        if not self.failed:
+            lines.append(
+                "No fault found" + (f", but for those ignored: {', '.join(ignored)}" if ignored else ".")
+            )
+        else:
+            lines.append(f"{len(self.failed)} of {len(self.findings)} at fault: {', '.join(self.failed)}")
+            name = self.failed[-1]
+            lines.append(
+                f'To accept one: check(loss, ignore=("{name}",)), or --ignore {name} on the command line.'
+            )
         return "\n".join(lines)
 
 

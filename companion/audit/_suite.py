@@ -72,6 +72,15 @@ def cases(known: Known, of: Reductions) -> tuple[tuple[str, str | None], ...]:
 
 
 def faults(known: Known, found: tuple[tuple[str, str | None], ...]) -> Finding:
+    changed = known.loss.changes(*batches()[0])
+    if changed:
+        names = " and ".join(changed)
+        return Finding(
+            "faults", False, f"it changes its inputs: after the call {names} is not what it was given, so that whatever "
+            "reads it next reads other numbers",
+            f"before = {changed[0]}.clone(); the call; torch.equal({changed[0]}, before) is False. An operation in place "
+            "(sub_, /=, masked_fill_) does this.",
+        )  # fmt: skip
     if known.silent:
         return Finding("faults", None, "no gradient reaches the student")
     wrong = {case: said for case, said in found if said}

@@ -1,5 +1,7 @@
 """Both sides are softened by T, and what T multiplies."""
 
+import math
+
 import torch
 
 from ._identify import Fit, batches, measured
@@ -7,7 +9,8 @@ from ._properties import SMALL, Known, numbers, shift_invariant, small
 from ._report import Finding
 
 
-def temperature(known: Known) -> Finding:
+def temperature(known: Known, declared: int | None = None) -> Finding:
+    """`declared` is the k of T^k that is meant."""
     name, fit = "temperature", known.fit
     if "T" not in known.loss.takes:
         return Finding(name, None, "it takes no T")
@@ -31,11 +34,11 @@ def temperature(known: Known) -> Finding:
             example,
         )  # fmt: skip
     if fit is None:
-        return unknown_temperature(known, example)
-    return known_temperature(known, fit, soft, example)
+        return unknown_temperature(known, example, declared)
+    return known_temperature(known, fit, soft, example, declared)
 
 
-def known_temperature(known: Known, fit: Fit, soft: bool, example: str) -> Finding:
+def known_temperature(known: Known, fit: Fit, soft: bool, example: str, declared: int | None) -> Finding:
     name = "temperature"
     weights = [f.hard_weight for f in known.fits]
     if (
@@ -57,13 +60,10 @@ def known_temperature(known: Known, fit: Fit, soft: bool, example: str) -> Findi
         return Finding(
             name, False, "softened by T, but the factor before the soft term is no power of T", example
         )
-    if known.k not in (0, 1, 2) and soft:
-        return Finding(
-            name,
-            False,
-            f"the soft term is multiplied by T^{known.k:g}: its gradient fades as T grows",
-            example,
-        )
+    if soft or fit.candidate.name.startswith("standardized"):  # whose logits are standardized before T
+        wrong = wrong_power(known.k, declared)
+        if wrong:
+            return Finding(name, False, wrong, example)
     return Finding(
         name,
         True,
@@ -73,11 +73,23 @@ def known_temperature(known: Known, fit: Fit, soft: bool, example: str) -> Findi
     )
 
 
+def wrong_power(k: float, declared: int | None) -> str:
+    """What is wrong with T^k before the soft term, or ""; none and T² are conventions."""
+    if declared is not None:
+        return "" if k == declared else f"declared factor {factor(declared)}, and it is {factor(k)}"
+    if k in (0, 2):
+        return ""
+    fades = "its gradient fades" if k < 2 else "its gradient grows"
+    return (
+        f"the soft term is multiplied by {factor(k)}, where T² keeps its gradient's size: {fades} as T grows"
+    )
+
+
 def factor(k: float | None) -> str:
     return {2.0: "T²", 0.0: "none", 1.0: "T", None: "none of T^k"}.get(k, f"T^{k:g}" if k is not None else "")
 
 
-def unknown_temperature(known: Known, example: str) -> Finding:
+def unknown_temperature(known: Known, example: str, declared: int | None) -> Finding:
     """A function of z/T and v/T keeps its direction where logits and T double, or where the logits alone do.
 
     What another teacher changes in the gradient is looked at, as no hard term has a part in it.
@@ -96,6 +108,10 @@ def unknown_temperature(known: Known, example: str) -> Finding:
             others.append(gap(scale, T, z, v, w, y).flatten())
         one, other = torch.cat(ones), torch.cat(others)
         if (other - one * (one @ other) / (one @ one)).norm() < 1e-4 * other.norm():
+            power = round(math.log2(abs(float(one @ other) / float(one @ one))), 2)
+            k = power + 1 if T == 4 else None  # T^k f(z/T) has the gradient T^(k-1) f'(z/T)
+            if declared is not None and k is not None and wrong_power(k, declared):
+                return Finding(name, False, wrong_power(k, declared), example)
             return Finding(name, True, "both sides are divided by T alike")
     if known.declared in ("relation", "none"):
         return Finding(name, None, "not determined: T is not all that its scale depends on")
