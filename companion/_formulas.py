@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-FLAT = (
-    100  # from this temperature on logits of the usual size are next to nothing, and it is worth to ask which
-)
+# From this temperature on it is worth asking which of the u are next to nothing: mostly all.
+FLAT = 100
 
 
 def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -29,6 +28,7 @@ def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Ten
     if T > FLAT:  # so flat that e^u − 1 − u itself cancels: take its series where u is small
         rest = torch.where(u.abs() < 1e-2, u.square() * (0.5 + u * (1 / 6 + u / 24)), rest)
     s = rest.mul_(p).sum(-1, keepdim=True)
+    del rest  # a chunk less while the rest is made
     # A GPU is not asked, which would make the program wait for it: there all rows are made in both ways.
     near = z.is_cpu and not torch.compiler.is_compiling() and math.isfinite(s.sum().item())
     where = None if near else s.isfinite()

@@ -96,7 +96,7 @@ def generalized_jsd_loss(
         logits_t: teacher logits, the same shape. They receive no gradient.
         beta: the teacher's weight in the mixture, 0 … 1. By convention 0 is KL(p‖q) and 1 is KL(q‖p): the
             formula itself tends to 0 there, as β · KL(p‖q) and (1 − β) · KL(q‖p).
-        T: temperature of both sides, > 0.
+        T: temperature of both sides, > 0. In other losses it is the third argument, here beta is: name both.
         mask: (B, L) or (N,), True where a token counts. denominator: as in `kd_loss`.
 
     Returns:
@@ -142,7 +142,7 @@ def skew_kl_loss(
         logits_s: student logits (B, L, V) or (N, V).
         logits_t: teacher logits, the same shape. They receive no gradient.
         beta: the teacher's weight in the mixture, 0 ≤ β < 1; 0 is `forward_kl_loss`.
-        T: temperature of both sides, > 0.
+        T: temperature of both sides, > 0. In other losses it is the third argument, here beta is: name both.
         mask: (B, L) or (N,), True where a token counts. denominator: as in `kd_loss`.
 
     Returns:
