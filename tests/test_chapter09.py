@@ -59,7 +59,8 @@ def test_a_step_with_a_teacher_costs_the_teachers_pass_more(images):
     teacher = ConvNet(4, seed=0)
     run = {"steps": 1, "lr": 1e-3, "batch_size": len(images)}
     alone = multiplications(fit, MLP(784, 32, 10, seed=0), images, **run)
-    taught = multiplications(fit, MLP(784, 32, 10, seed=0), images, teacher=teacher, **run)
+    run |= {"teacher": teacher, "loss": lambda z, v, y: kd_loss(z, v, T=4)}
+    taught = multiplications(fit, MLP(784, 32, 10, seed=0), images, **run)
     assert taught == alone + multiplications(teacher, images.x)
 
 

@@ -112,3 +112,12 @@ def test_claims_are_compared(path):
     for cell in cells(path, "code"):
         if "claim(" in cell.source:
             assert not tags(cell) & {"nbval-ignore-output", "nbval-skip"}, cell.source[:200]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_no_title_of_a_block_has_a_backtick(path):
+    """After a fence of backticks its line may hold no other, or the block is printed as text."""
+    opened = [
+        line for c in cells(path, "markdown") for line in c.source.splitlines() if line.startswith("```{")
+    ]
+    assert not [line for line in opened if "`" in line.lstrip("`")]
