@@ -43,6 +43,9 @@ def build(tmp_path_factory):
             (place / name).write_text(content)
         settings = {
             "extensions": ["myst_parser", "errata"],
+            "source_suffix": {
+                ".md": "markdown"
+            },  # its own: Sphinx adds to the default, which all builds of a run share
             "myst_enable_extensions": ["colon_fence"],
             "nitpicky": True,
             "root_doc": "chapters/a",
