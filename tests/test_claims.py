@@ -64,7 +64,8 @@ def test_claim_refuses_several_truth_values(holds):
 
 
 @pytest.mark.parametrize(
-    "value, plain", [(4.25, "4.25"), (torch.tensor(4.25), "4.25"), (np.float64(4.25), "4.25"), ("a", "'a'")]
+    "value, plain",
+    [(4.25, "(4.25)"), (torch.tensor(4.25), "(4.25)"), (np.float64(4.25), "(4.25)"), (3, "3"), ("a", "'a'")],
 )
 def test_glue_emits_the_metadata_that_the_book_reads(value, plain, monkeypatch):
     shown = []

@@ -86,10 +86,12 @@ def glue(**values: "float | str | Interval") -> None:
 def _plain(name: str, value):
     """(name, the literal that the page reads) of a value, or of an interval and its parts.
 
-    The parts stand in parentheses, which no other output does, so that tests/nbval.cfg knows them.
+    What is no whole number stands in parentheses, which no other output does, so that tests/nbval.cfg knows it: its last
+    digits differ between processors.
     """
     if not isinstance(value, Interval):
-        yield name, repr(value.item() if hasattr(value, "item") else value)
+        value = value.item() if hasattr(value, "item") else value
+        yield name, f"({value!r})" if isinstance(value, float) else repr(value)
         return
     yield name, repr(_written(value).removeprefix("+"))
     for part in ("mean", "low", "high"):
