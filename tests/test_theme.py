@@ -86,8 +86,9 @@ def test_a_formula_becomes_mathml_with_its_source_as_the_alternative():
     assert math.get("alttext") == r"p_c < \frac{e^{z_c/T}}{2}" and math.get("display") == "inline"
 
 
-def test_lines_of_a_formula_become_rows():
-    rows = ElementTree.fromstring(ebook.mathml(r"a &= b \\ c &= d", "block"))
+@pytest.mark.parametrize("latex", [r"a &= b \\ c &= d", r"\begin{aligned}a &= b \\ c &= d\end{aligned}"])
+def test_lines_of_a_formula_become_rows(latex):
+    rows = ElementTree.fromstring(ebook.mathml(latex, "block"))
     assert [element.tag.split("}")[1] for element in rows.iter()].count("mtr") == 2
 
 

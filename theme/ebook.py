@@ -63,7 +63,8 @@ def mathml(latex: str, display: str) -> str:
     """A formula as MathML; its source stays readable as the alternative text."""
     if r"\\" in latex and r"\begin" not in latex:
         latex = rf"\begin{{split}}{latex}\end{{split}}"
-    markup = convert(latex, display=display)
+    # It knows `split` and not `aligned`, which amsmath sets alike.
+    markup = convert(re.sub(r"(\\(?:begin|end)){aligned}", r"\1{split}", latex), display=display)
     if lost := re.search(r"\\[a-zA-Z]+|>&<", markup):  # unknown to it, it passes a name or an & on as text
         raise ValueError(f"latex2mathml left {lost[0].strip('<>')} in the formula as it is: {latex}")
     return markup.replace("<math ", f'<math alttext="{escape(latex)}" ', 1)

@@ -145,7 +145,7 @@ def _error(error) -> float:
         raise TypeError(f"exact= takes the error, not whether it is small; got {error!r}.")
     if math.prod(getattr(error, "shape", [1])) == 0:
         raise ValueError("exact= got an empty tensor: nothing was compared.")
-    largest = abs(error)
+    largest = abs(error.detach() if hasattr(error, "detach") else error)
     largest = float(largest.max() if hasattr(largest, "max") else largest)
     if math.isnan(largest):
         raise ValueError("the error is NaN.")
