@@ -201,7 +201,7 @@ def above(page, anchor):
         tag for tag in near if tag.name == "section" and tag.find(re.compile("h[1-6]"), recursive=False)
     )
     title = box.select_one(".admonition-title") if box else section.find(re.compile("h[1-6]"))
-    return title.get_text().strip().replace(" ", "-")
+    return "-".join(title.get_text().split())
 
 
 @pytest.mark.parametrize(

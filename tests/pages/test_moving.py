@@ -147,7 +147,7 @@ def test_three_classes(figure):
         expected = entropy(p), -(p * q.log()).sum().item(), (p * (p / q).log()).sum().item()
         assert found == pytest.approx(expected, abs=HALF)
 
-    assert figure.box.locator("> figcaption").is_visible()
+    assert figure.box.locator("xpath=ancestor::figure[1]/figcaption").is_visible()
     compare(figure.data["student"][:2], 1)
     figure.press("z0", "ArrowRight", "ArrowRight")
     z = figure.data["student"][0] + 0.1, figure.data["student"][1]

@@ -9,6 +9,16 @@
     return bottom < 0 ? innerHeight - bottom : Math.max(0, top - innerHeight);
   };
 
+  // A table that scrolls can be reached by keyboard; one that fits is no stop on the way.
+  const reachable = () => {
+    for (const table of document.querySelectorAll(".bd-article table")) {
+      if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+      else table.removeAttribute("tabindex");
+    }
+  };
+  addEventListener("load", reachable);
+  addEventListener("resize", reachable);
+
   async function setAll() {
     await loaded();
     await pause();
@@ -21,6 +31,7 @@
       await MathJax.typesetPromise(places.splice(0, FEW));
       await pause();
     }
+    reachable();
     // What was set above has moved the place that the address names.
     if (location.hash && !moved) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
   }
