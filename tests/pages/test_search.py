@@ -13,7 +13,7 @@ FIRST = {
     "α": "reference/notation.html#symbol-alpha",
     "alpha": "reference/notation.html#symbol-alpha",
     "kd_loss": "reference/api.html#api-losses-kd_loss",
-    "eq-kd-loss": "chapters/04_mathematics.html#equation-eq-kd-loss",
+    "eq-kd-loss": "chapters/03_algorithm.html#equation-eq-kd-loss",
     "ECE": "chapters/05_project.html#equation-eq-ece",
     "dark knowledge": "reference/glossary.html#term-dark-knowledge",
 }
