@@ -62,8 +62,9 @@ def opened(page, lab, name: str) -> None:
     cells = [c.source for c in nbformat.read(lab[1] / name, as_version=4).cells if c.cell_type == "markdown"]
     formulas = sum(len(re.findall(r"^\$\$", cell, re.M)) // 2 for cell in cells)
     drawn = f"document.querySelectorAll('.jp-MarkdownCell .jp-RenderedMarkdown').length == {len(cells)}"
+    filled = "[...document.querySelectorAll('.jp-MarkdownCell .jp-RenderedMarkdown')].every(e => e.textContent.trim())"
     page.wait_for_function(
-        f"{drawn} && document.querySelectorAll('mjx-container[display=true]').length >= {formulas}"
+        f"{drawn} && {filled} && document.querySelectorAll('mjx-container[display=true]').length >= {formulas}"
     )
 
 
