@@ -66,7 +66,9 @@ def public(path):
 def test_every_public_function_is_used_in_a_chapter():
     """Or by a script that makes what the chapters ship with. (A class that a function returns needs no name.)"""
     code = "\n".join(c.source for path in NOTEBOOKS for c in cells(path, "code"))
-    code += "\n".join(path.read_text() for path in ROOT.glob("scripts/*.py"))
+    code += "\n".join(
+        path.read_text() for folder in ("scripts", "experiments") for path in ROOT.glob(f"{folder}/*.py")
+    )
     code += (ROOT / "companion/__init__.py").read_text()  # setup() is in every chapter
     unused = [
         f"{path.stem}.{node.name}"

@@ -14,8 +14,8 @@ from companion import checks
 from companion.audit import CASES
 from companion.checks import conventions
 from companion.losses import distillation_loss
-from scripts.chapter07_conventions import measure
-from scripts.chapter07_runs import PER_CLASS, RATES, READINGS, SEEDS
+from experiments.chapter07 import PER_CLASS, RATES, READINGS, SEEDS
+from experiments.chapter07_conventions import measure
 
 ROOT = Path(__file__).parent.parent
 

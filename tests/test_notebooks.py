@@ -2,6 +2,7 @@
 notebook and looks at no picture, so this does."""
 
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_executed_in_order_and_without_errors(path):
 def test_no_warnings_in_the_outputs(path):
     streams = [o for c in cells(path, "code") for o in c.outputs if o.output_type == "stream"]
     assert not [o.text for o in streams if o.name == "stderr"]
+
+
+@per_notebook(NOTEBOOKS)
+def test_each_name_stands_once_in_a_drawing(path):
+    """One image drawn twice in a figure has one name in matplotlib's SVG, which an EPUB may not have: set_gid."""
+    outputs = [o for c in cells(path, "code") for o in c.outputs]
+    drawings = [o.data["image/svg+xml"] for o in outputs if "image/svg+xml" in o.get("data", ())]
+    twice = [
+        [name for name, n in Counter(re.findall(r'\bid="([^"]+)"', d)).items() if n > 1] for d in drawings
+    ]
+    assert [names for names in twice if names] == []
 
 
 @per_notebook(NOTEBOOKS)

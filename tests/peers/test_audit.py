@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from companion import features, tokens
-from scripts.chapter07_audit import OURS, PEERS, PROPERTIES, config, find, line
+from experiments.chapter07_audit import OURS, PEERS, PROPERTIES, config, find, line
 from tests.peers.conftest import promised
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,7 +10,7 @@ import importlib
 import pytest
 import torch
 
-from scripts.chapter07_conventions import FOLDER, PEERS, draw, measure
+from experiments.chapter07_conventions import FOLDER, PEERS, draw, measure
 from tests.peers import conftest
 
 

@@ -41,7 +41,7 @@ def test_a_peer_that_should_be_there_fails(extras, monkeypatch):
 
 
 def test_the_extras_hold_what_the_tests_need(extras):
-    from scripts.chapter07_conventions import PEERS
+    from experiments.chapter07_conventions import PEERS
 
     assert extras("peers") == {"torchdistill"}
     assert {peer.package for peer in PEERS.values()} - {"torch"} <= extras("peers,peers-llm")

@@ -1,6 +1,6 @@
 """The long runs of chapter 8: what keeps a student from its teacher, the price of a badly chosen T, a biased teacher.
 
-    python scripts/chapter08_runs.py     # resumes where it stopped; about 11 minutes on one core
+    python -m experiments.chapter08     # resumes where it stopped; about 11 minutes on one core
 
 Learning rates are chosen on validation with seeds 100 to 102; seeds 0 to 9 are reported on test. Seed s has
 its own initial weights, its own images and its own teacher.
@@ -9,9 +9,7 @@ its own initial weights, its own images and its own teacher.
 from functools import lru_cache, partial
 from itertools import product
 
-import numpy as np
 import torch
-from results import run_all
 from torch import Tensor
 
 from companion.data import Split, fashion, fashion_teacher
@@ -19,8 +17,8 @@ from companion.losses import distillation_loss
 from companion.metrics import accuracy, agreement
 from companion.models import MLP, ConvNet
 from companion.training import fit, hard_loss, teacher_logits
+from experiments.common import REPORTED, TUNING, choose_then_report, run_all
 
-TUNING, REPORTED = (100, 101, 102), range(10)
 torch.set_num_threads(1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
 TEACHERS = [fashion_teacher(i) for i in range(10)]
@@ -28,14 +26,6 @@ TEACHERS = [fashion_teacher(i) for i in range(10)]
 
 def soft(T: float):
     return partial(distillation_loss, T=T, alpha=1)
-
-
-def choose_rate(name: str, about: str, one, score: str, rates: tuple, setting: dict) -> None:
-    """Every rate on the tuning seeds, then the one with the best mean validation score on the others."""
-    rows = run_all(name, about, [{**setting, "lr": r, "seed": s} for r in rates for s in TUNING], one)
-    kept = np.all([rows[k] == v for k, v in setting.items()] + [np.isin(rows["seed"], TUNING)], axis=0)
-    best = max(rates, key=lambda r: rows[score][kept & (rows["lr"] == r)].mean())
-    run_all(name, about, [{**setting, "lr": best, "seed": s} for s in REPORTED], one)
 
 
 def part_of(seed: int) -> Split:
@@ -63,9 +53,9 @@ def following() -> None:
     about = (
         "Agreement with the teacher and accuracy (%) of a student with one thing more; seeds 0 to 9 on test"
     )
+    rates = {"lr": (0.001, 0.003, 0.01, 0.03, 0.1)}
     for change in ("labels", "none", "steps", "width", "images", "images and steps"):
-        rates = (0.001, 0.003, 0.01, 0.03, 0.1)
-        choose_rate("08_following", about, follow_one, "agreement", rates, {"change": change})
+        choose_then_report("08_following", about, follow_one, "agreement", rates, change=change)
 
 
 # ----------------------------------------------------------------------------------------------- the temperature
@@ -83,11 +73,10 @@ def temperature_one(width: int, per_class: int, T: float, lr: float, seed: int) 
 
 def temperature() -> None:
     about = "Accuracy (%) of MLP(784, width, 10), 600 steps at temperature T, α = 1; seeds 0 to 9"
+    rates = {"lr": (0.0003, 0.001, 0.003, 0.01, 0.03)}
     for width, per_class, T in product((8, 128), (10, 300), (1.0, 2.0, 4.0, 8.0, 16.0)):
         setting = {"width": width, "per_class": per_class, "T": T}
-        choose_rate(
-            "08_temperature", about, temperature_one, "val", (0.0003, 0.001, 0.003, 0.01, 0.03), setting
-        )
+        choose_then_report("08_temperature", about, temperature_one, "val", rates, **setting)
 
 
 # ------------------------------------------------------------------------------------------------------ fairness
@@ -139,10 +128,9 @@ def fair_one(kind: str, lr: float, seed: int) -> dict:
 def fairness() -> None:
     about = "Accuracy (%), of all and by class, rarest first for the teacher; ConvNet(4), 1000 images; seeds 0 to 9"
     run_all("08_fairness", about, [{"kind": "teacher", "lr": 0.0, "seed": s} for s in REPORTED], fair_one)
+    rates = {"lr": (0.001, 0.003, 0.01, 0.03, 0.1)}
     for kind in ("alone", "taught", "half labels", "corrected"):
-        choose_rate(
-            "08_fairness", about, fair_one, "accuracy", (0.001, 0.003, 0.01, 0.03, 0.1), {"kind": kind}
-        )
+        choose_then_report("08_fairness", about, fair_one, "accuracy", rates, kind=kind)
 
 
 if __name__ == "__main__":

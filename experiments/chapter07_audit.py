@@ -1,6 +1,6 @@
 """Audits the distillation losses of other libraries, and this book's, with companion.audit.
 
-    pip install -e '.[peers,peers-llm]' && python scripts/chapter07_audit.py
+    pip install -e '.[peers,peers-llm]' && python -m experiments.chapter07_audit
 
 Writes chapters/results/07_audit.csv, one line a loss; a library that cannot be imported is left out, with the reason.
 `tests/peers/test_audit.py` audits again and compares.
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from companion import features as on_features
 from companion import losses, tokens
 from companion.audit import CASES, Report, audit, check
-from scripts import results
+from experiments.common import run_all
 
 MID = "torchdistill.losses.mid_level"
 MARK = {True: "ok", False: "fault", None: "n/a"}
@@ -618,7 +618,7 @@ def main() -> None:
     for package, why in missing.items():
         print(f"left out: {package}: {why}", file=sys.stderr)
     by_config = {tuple(config(p).values()): p for p in (*OURS, *PEERS) if p.package not in missing}
-    results.run_all(
+    run_all(
         "07_audit",
         f"companion.audit on this book's and other libraries' losses; the {len(CASES)} cases are those of its CASES",
         [config(p) for p in by_config.values()],

@@ -1,6 +1,6 @@
 """The long runs of chapter 6: compression, transfer on digits, and few, unbalanced and wrong labels.
 
-    python scripts/chapter06_runs.py     # resumes where it stopped; about 12 minutes on one core
+    python -m experiments.chapter06     # resumes where it stopped; about 12 minutes on one core
 
 What is tried (learning rate, for some runs T or α) is chosen on validation with seeds 100 to 102; each grid stands
 in its function, and the rest is fixed. The reported seeds, 0 to 9, meet the test images once. Seed s has its own
@@ -10,18 +10,16 @@ initial weights, its own subset (for the digits, its own split) and its own teac
 from functools import lru_cache, partial
 from itertools import product
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from results import run_all
 
 from companion.data import MEAN, STD, Split, digits, fashion, fashion_teacher
 from companion.losses import distillation_loss
 from companion.metrics import accuracy
 from companion.models import MLP, ConvNet
 from companion.training import fit, hard_loss, jitter, teacher_logits
+from experiments.common import TUNING, choose_then_report
 
-TUNING, REPORTED = (100, 101, 102), range(10)
 torch.set_num_threads(1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
 TEACHERS = [fashion_teacher(i) for i in range(10)]
@@ -34,21 +32,6 @@ def soft(T: float, alpha: float = 1.0):
 
 def smoothed(epsilon: float):
     return lambda z, v, y: F.cross_entropy(z, y, label_smoothing=epsilon)
-
-
-def choose_then_report(name: str, about: str, one, score: str, grid: dict, **fixed) -> dict:
-    """The grid on the tuning seeds, then the setting with the best mean validation `score` on the others."""
-    tried = [{**fixed, **dict(zip(grid, values, strict=True))} for values in product(*grid.values())]
-    if len(tried) > 1:
-        rows = run_all(name, about, [{**setting, "seed": s} for setting in tried for s in TUNING], one)
-        rows = rows[rows["part"] == "val"]
-
-        def mean(setting):
-            return rows[score][np.all([rows[k] == v for k, v in setting.items()], axis=0)].mean()
-
-        tried = [max(tried, key=mean)]
-    run_all(name, about, [{**tried[0], "seed": s} for s in REPORTED], one)
-    return tried[0]
 
 
 def part_of(seed: int) -> str:

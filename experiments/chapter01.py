@@ -1,6 +1,6 @@
 """The long runs of chapter 1: networks of four sizes trained alone, and a small one taught, on the same 1,000 images.
 
-    python scripts/chapter01_runs.py     # resumes where it stopped; about half an hour on one core
+    python -m experiments.chapter01     # resumes where it stopped; about half an hour on one core
 
 Each side has a learning rate of its own, chosen on validation with seeds 100 to 102. The reported seeds, 0 to 9, meet
 the test images once. Seed s draws its own 1,000 images and its own initial weights, and asks shipped teacher s mod 10.
@@ -8,15 +8,14 @@ Three of the sides are trained again with 1,000 steps, to see whether more of th
 """
 
 import torch
-from results import run_all
 
 from companion.data import fashion, fashion_teacher
 from companion.losses import kd_loss
 from companion.metrics import accuracy
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, teacher_logits
+from experiments.common import REPORTED, TUNING, run_all
 
-TUNING, REPORTED = (100, 101, 102), range(10)
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 # side → width of the network that is trained
 SIDES = {

@@ -1,6 +1,6 @@
 """Chapter 7's long runs: one setting, T = 4 and 0.9, read in four ways, each with its own learning rate.
 
-    python scripts/chapter07_runs.py
+    python -m experiments.chapter07
 
 Writes chapters/results/07_readings.csv, one line per reading, number of images, learning rate and seed. Can be
 stopped and started again. About ten minutes on one core.
@@ -21,7 +21,7 @@ from companion.losses import kd_loss
 from companion.metrics import accuracy
 from companion.models import MLP
 from companion.training import fit_many, teacher_logits
-from scripts import results
+from experiments.common import run_all
 
 T = 4.0
 # The weights of the two terms that "0.9" becomes: hard, and soft beside the KL times T².
@@ -70,4 +70,4 @@ if __name__ == "__main__":
     names = ("reading", "per_class", "lr", "seed")
     grid = ((reading, n, lr, seed) for n, reading, lr, seed in product(PER_CLASS, READINGS, RATES, SEEDS))
     about = "accuracy (%) of a student whose setting was read in four ways, T = 4"
-    results.run_all("07_readings", about, [dict(zip(names, g, strict=True)) for g in grid], one)
+    run_all("07_readings", about, [dict(zip(names, g, strict=True)) for g in grid], one)

@@ -1,6 +1,6 @@
 """The long runs of chapter 5: function matching on 100 labels, controls, and what labels do to the gain.
 
-    python scripts/chapter05_runs.py     # resumes where it stopped; about an hour on one core
+    python -m experiments.chapter05     # resumes where it stopped; about an hour on one core
 
 Learning rate and jitter of every condition are chosen on validation with seeds 100 to 102: for the labels' baseline
 over all pairs of the two, for the teacher's sides the learning rate first (at a jitter of 2), then the jitter. The
@@ -13,15 +13,14 @@ from itertools import product
 
 import numpy as np
 import torch
-from results import run_all
 
 from companion.data import Split, fashion, fashion_teacher
 from companion.losses import kd_loss
 from companion.metrics import accuracy, calibration_error
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, jitter, teacher_logits
+from experiments.common import REPORTED, TUNING, run_all
 
-TUNING, REPORTED = (100, 101, 102), range(10)
 RATES, SHIFTS = (0.01, 0.03, 0.1), (0, 1, 2, 3, 4)
 MORE_RATES = (*RATES, 0.3)  # where 0.1 came out best, or might have
 MATCHING_STEPS = 3000

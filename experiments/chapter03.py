@@ -1,6 +1,6 @@
 """The long runs of chapter 3: the algorithm, whole and with one step left out or done wrongly.
 
-    python scripts/chapter03_runs.py     # resumes where it stopped; about ten minutes on one core
+    python -m experiments.chapter03     # resumes where it stopped; about ten minutes on one core
 
 Each variant has a learning rate of its own, chosen on validation with seeds 100 to 102. The reported seeds, 0 to 9, meet
 the test images once. Seed s draws its own images and its own initial weights, and asks shipped teacher s mod 10; within
@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from results import run_all
 
 from companion.data import fashion, fashion_teacher
 from companion.metrics import accuracy, agreement, calibration_error, temperature_scale
 from companion.models import ConvNet
 from companion.training import fit, predict
+from experiments.common import REPORTED, TUNING, run_all
 
-TUNING, REPORTED = (100, 101, 102), range(10)
 RATES = (0.01, 0.03, 0.1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
 

@@ -1,6 +1,6 @@
 """Measures the KD losses of other libraries: what they multiply, what they divide by, what they let pass.
 
-    pip install -e '.[peers,peers-llm]' && python scripts/chapter07_conventions.py
+    pip install -e '.[peers,peers-llm]' && python -m experiments.chapter07_conventions
 
 Writes chapters/results/07_conventions.csv, one line per function and setting; "function" is its full name.
 `tests/peers/test_conventions.py` measures again and compares. What breaks them is chapter07_audit.py's question.
@@ -280,7 +280,7 @@ def write(name: str, about: str, rows: list[dict]) -> None:
         used = ", ".join(
             sorted({f"{p.package} {version(p.package)}" for p in PEERS.values() if installed(p)})
         )
-        file.write(f"# {about}\n# python scripts/chapter07_conventions.py\n")
+        file.write(f"# {about}\n# python -m experiments.chapter07_conventions\n")
         file.write(f"# python {platform.python_version()}, {used}, on the CPU, one thread\n")
         table = csv.DictWriter(file, rows[0], lineterminator="\n")
         table.writeheader()

@@ -1,15 +1,20 @@
-"""Long runs into a CSV that can be resumed: each finished run is one line, written at once."""
+"""What the long runs share: a CSV that can be resumed, and a choice on validation before a report on test.
+
+Each finished run is one line of the CSV, written at once. Seeds 100 to 102 choose; seeds 0 to 9 are reported.
+"""
 
 import csv
 import platform
 import sys
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 
 FOLDER = Path(__file__).parent.parent / "chapters/results"
+TUNING, REPORTED = (100, 101, 102), range(10)
 
 
 def run_all(name: str, about: str, configs: Iterable[dict], one: Callable[..., dict]) -> np.ndarray:
@@ -34,6 +39,25 @@ def run_all(name: str, about: str, configs: Iterable[dict], one: Callable[..., d
     return np.genfromtxt(path, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
 
 
+def choose_then_report(name: str, about: str, one, score: str, grid: dict, **fixed) -> dict:
+    """The grid on the tuning seeds, then the setting with the best mean `score` there on the reported seeds.
+
+    one(**fixed, <a value per key of grid>, seed) returns the columns of a run; with a tuning seed, `score` is measured
+    on validation. Returns the setting. A grid of one setting is reported at once.
+    """
+    tried = [{**fixed, **dict(zip(grid, values, strict=True))} for values in product(*grid.values())]
+    if len(tried) > 1:
+        rows = run_all(name, about, [{**setting, "seed": s} for setting in tried for s in TUNING], one)
+        rows = rows[np.isin(rows["seed"], TUNING)]
+
+        def mean(setting):
+            return rows[score][np.all([rows[k] == v for k, v in setting.items()], axis=0)].mean()
+
+        tried = [max(tried, key=mean)]
+    run_all(name, about, [{**tried[0], "seed": s} for s in REPORTED], one)
+    return tried[0]
+
+
 def _lines(path: Path) -> list[dict]:
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
@@ -45,4 +69,4 @@ def _key(row: dict, config: dict) -> tuple:
 
 def _header(about: str) -> str:
     versions = f"python {platform.python_version()}, torch {torch.__version__}, one thread"
-    return f"# {about}\n# python scripts/{Path(sys.argv[0]).name}\n# {versions}\n"
+    return f"# {about}\n# python -m experiments.{Path(sys.argv[0]).stem}\n# {versions}\n"
