@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from companion import features, losses
-from companion.data import FASHION_CLASSES, Split, fashion, fashion_teacher
+from companion.data import FASHION_CLASSES, LETTERS, Split, fashion, fashion_teacher, letters, letters_teacher
 from companion.metrics import accuracy, agreement, calibration_error, temperature_scale
 from companion.models import MLP, ConvNet, parameters
 from companion.training import predict
@@ -31,7 +31,10 @@ RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 TENS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 TWOS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 THREES = tuple(float(f"{10 ** (i / 2):.1g}") for i in range(-8, 8))  # 0.0001, 0.0003, 0.001 … 3000
-SETS = {"fashion": (fashion, fashion_teacher, len(FASHION_CLASSES))}
+SETS = {
+    "fashion": (fashion, fashion_teacher, len(FASHION_CLASSES)),
+    "letters": (letters, letters_teacher, len(LETTERS)),
+}
 REGRESSED = ("kd+hint", "kd+contrastive")
 STORED = {"kd+hint": 1034, "kd+attention": 271, "kd+similarity": 1034, "kd+rkd": 74, "kd+contrastive": 1034}
 ONE_BY_ONE = ("dist", "kd+similarity", "kd+rkd", "kd+contrastive")  # these relate the examples of a batch
@@ -152,7 +155,7 @@ def data(name: str) -> tuple[Split, Split, Split]:
 @lru_cache(maxsize=16)
 def lesson(name: str, seed: int) -> tuple[Split, Tensor, Tensor]:
     """A student's images, and what the teacher says of them: logits, and logits and inside."""
-    _, teacher, classes = SETS[name]
+    _, teacher, _ = SETS[name]
     train = data(name)[0]
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     images, teacher = train[order[:IMAGES]], teacher(seed % 10)

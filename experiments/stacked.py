@@ -21,7 +21,7 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, w: Tensor, k: int) -> Tensor:
         m, b, _ = w.shape
-        channels, n, side, _ = x.shape
+        _, n, side, _ = x.shape
         half = (side + 1) // 2
         views = F.pad(x, [k // 2] * 4).unfold(2, k, 2).unfold(3, k, 2)  # (M·a, B, s/2, s/2, k, k)
         patches = views.permute(0, 4, 5, 1, 2, 3).reshape(m, -1, n * half * half)
@@ -82,7 +82,7 @@ class Stack:
         return torch.baddbmm(w["layers.1.bias"][:, None], h, w["layers.1.weight"].mT), [h]
 
     def _convolve(self, x: Tensor):
-        w, (m, n) = self.weights, x.shape[:2]
+        w, m = self.weights, len(x)
         h, inside = x.flatten(1, 2), []  # one channel; from here on channels first: (M·C, B, H, W)
         for i, k in enumerate((5, 3, 3)):
             h = Convolution.apply(h, w[f"stages.{i}.0.weight"].flatten(2), k)
