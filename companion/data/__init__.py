@@ -128,6 +128,14 @@ def fashion_teacher(index: int = 0) -> ConvNet:
     return _teacher("fashion_teachers.safetensors", index, 10)
 
 
+def letters_teacher(index: int = 0) -> ConvNet:
+    """A shipped teacher of letters: `ConvNet(16, 26)`, trained by `scripts/train_teachers.py` on `letters("teacher")`.
+
+    It has seen no family of the other parts. Args, Returns and Raises as `fashion_teacher`.
+    """
+    return _teacher("letters_teachers.safetensors", index, len(LETTERS))
+
+
 def _teacher(file: str, index: int, classes: int) -> ConvNet:
     if index not in range(TEACHERS):
         raise ValueError(f"index is 0 … {TEACHERS - 1}; got {index}.")
