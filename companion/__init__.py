@@ -16,6 +16,7 @@ _MODULES = (
     "metrics",
     "models",
     "plotting",
+    "teachers",
     "tokens",
     "training",
     "variants",
