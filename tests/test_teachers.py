@@ -15,8 +15,22 @@ import torch
 
 from companion import teachers
 from companion.teachers import (
-    CMUDICT, G2P, LETTERS, PHONEMES, SMOLLM2, Pronouncer, SmolLM2, _files, _pronouncer, answers, pronouncer, smollm2,
-    spell, to_ids, to_text, words,
+    CMUDICT,
+    G2P,
+    LETTERS,
+    PHONEMES,
+    SMOLLM2,
+    Pronouncer,
+    SmolLM2,
+    _files,
+    _pronouncer,
+    answers,
+    pronouncer,
+    smollm2,
+    spell,
+    to_ids,
+    to_text,
+    words,
 )  # fmt: skip
 
 CONTENT = bytes(range(256)) * 40
