@@ -5,7 +5,7 @@ python -m tests.fault_table     # prints the table, cases × losses
 
 import torch
 
-from companion import features, fused, losses, tokens
+from companion import features, fused, losses, tokens, vocabulary
 from companion.audit import _definitions as definitions
 from companion.audit import _faults as faults
 from companion.audit._faults import CASES, MAPS, ONLY_N, Loss, draw
@@ -57,6 +57,9 @@ LOSSES = {
     ),
     "fused": Loss(
         lambda z, v, T, mask, y: fused.fused_linear_kd_loss(z, _eye(z), v, _eye(v), T, mask), definitions.kd, _ALL
+    ),
+    "ULD": Loss(
+        lambda z, v, T, mask, y: vocabulary.uld_loss(z, v, mask), definitions.uld, _MASKED, ruled_out=_BOTH, wrong=ONLY_N
     ),
     "hint": Loss(
         lambda z, v, T, mask, y: features.hint_loss(z, v), lambda z, v, T, y: definitions.square(z, v, T, y) / 2
