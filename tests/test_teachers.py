@@ -9,11 +9,15 @@ import zipfile
 from hashlib import sha256
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from companion import teachers
-from companion.teachers import SMOLLM2, SmolLM2, _files, smollm2
+from companion.teachers import (
+    CMUDICT, G2P, LETTERS, PHONEMES, SMOLLM2, Pronouncer, SmolLM2, _files, _pronouncer, answers, pronouncer, smollm2,
+    spell, to_ids, to_text, words,
+)  # fmt: skip
 
 CONTENT = bytes(range(256)) * 40
 FAKE = _files.Source(
@@ -299,3 +303,114 @@ def test_nothing_looks_ahead_and_a_cut_model_still_runs(tiny):
 def test_what_is_no_batch_of_tokens_is_refused(tiny, ids, mask, said):
     with pytest.raises(ValueError, match=said):
         tiny(ids, mask)
+
+
+# ------------------------------------------------------------------------------- from spelling to phonemes
+
+
+@pytest.fixture(scope="module")
+def g2p():
+    needs(G2P)
+    return pronouncer()
+
+
+@pytest.fixture(scope="module")
+def test_words():
+    needs(CMUDICT)
+    return words("test")
+
+
+def by_hand(word):
+    """g2p-en's own way, from its formulas: one letter and one phoneme at a time, in numpy."""
+    with np.load(_files.locate(G2P)) as w:
+        w = {k: w[k].astype(np.float64) for k in w.files}
+
+    def cell(x, h, side):
+        a, b = (m @ w[f"{side}_w_{k}"].T + w[f"{side}_b_{k}"] for m, k in ((x, "ih"), (h, "hh")))
+        r, z = (1 / (1 + np.exp(-(a + b)[i * 256 : (i + 1) * 256])) for i in (0, 1))
+        n = np.tanh(a[512:] + r * b[512:])
+        return (1 - z) * n + z * h
+
+    h = np.zeros(256)
+    for letter in [*word, "</s>"]:
+        h = cell(w["enc_emb"][LETTERS.index(letter)], h, "enc")
+    token, rows, said = 2, [], []
+    while len(said) < 20:
+        h = cell(w["dec_emb"][token], h, "dec")
+        rows.append(w["fc_w"] @ h + w["fc_b"])
+        token = int(rows[-1].argmax())
+        if token == 3:
+            break
+        said.append(PHONEMES[token])
+    return np.array(rows), " ".join(said)
+
+
+def test_the_pronouncer_says_what_its_formulas_say(g2p):
+    """A batch padded on the right beside one word after the other in double precision."""
+    spelled = spell(["cat", "distillation", "xylophone"])
+    said = answers(g2p, spelled)
+    logits = g2p(spelled, said[:, :-1])
+    for i, word in enumerate(["cat", "distillation", "xylophone"]):
+        rows, text = by_hand(word)
+        assert to_text(said)[i] == text
+        assert np.abs(logits[i, : len(rows)].numpy() - rows).max() < 1e-4
+
+
+def test_the_pronouncer_is_frozen_and_right_on_two_words_in_three(g2p, test_words):
+    assert sum(p.numel() for p in g2p.parameters()) == 834_890
+    assert not g2p.training and not any(p.requires_grad for p in g2p.parameters())
+    some = list(test_words)[:500]
+    right = [a in test_words[w] for a, w in zip(to_text(answers(g2p, spell(some))), some, strict=True)]
+    assert 0.64 < sum(right) / 500 < 0.73
+
+
+def test_words_are_parted_by_their_hash_and_keep_all_pronunciations(test_words):
+    parts = {part: words(part) for part in ("train", "val")} | {"test": test_words}
+    sizes = {part: len(found) for part, found in parts.items()}
+    assert sizes == {"train": 100_148, "val": 5_795, "test": 11_548}
+    together = parts["train"] | parts["val"] | parts["test"]
+    assert len(together) == sum(sizes.values())
+    assert together["either"] == ("IY1 DH ER0", "AY1 DH ER0") and together["aalto"] == ("AA1 L T OW2",)
+    assert {int(sha256(w.encode()).hexdigest()[:16], 16) % 100 for w in test_words} == set(range(10))
+    assert list(test_words) != sorted(test_words)
+    with pytest.raises(ValueError, match="'dev'"):
+        words("dev")
+
+
+def test_spellings_and_answers_go_to_tensors_and_back():
+    spelled = spell(["at", "cat", "né"])
+    assert spelled.tolist() == [[3, 22, 2, 0], [5, 3, 22, 2], [16, 1, 2, 0]]
+    said = ["AE1 T", "K AE1 T"]
+    ids = to_ids(said)
+    assert ids.tolist() == [[2, 8, 60, 3, 0], [2, 45, 8, 60, 3]] and to_text(ids) == said
+    assert to_text(ids[:, 1:]) == said and to_text(ids[1:, :3]) == ["K AE1"]
+    for function, text in ((spell, "cat"), (spell, []), (to_ids, "K AE1 T")):
+        with pytest.raises(ValueError, match="takes a list of"):
+            function(text)
+    with pytest.raises(ValueError, match="no phoneme 'AE'"):
+        to_ids(["K AE T"])
+
+
+def test_answers_end_are_padded_and_are_drawn_from_the_model():
+    torch.manual_seed(0)
+    model = Pronouncer(8)
+    spelled = spell(["a"] * 4000)
+    said = answers(model, spelled, torch.Generator().manual_seed(1))
+    assert torch.equal(said, answers(model, spelled, torch.Generator().manual_seed(1)))
+    assert said.shape[1] == 21 and (said[:, 0] == 2).all()
+    ended = (said[:, 1:] == 3).long().cumsum(1)
+    after = ended.roll(1, 1)[:, 1:] > 0
+    assert (said[:, 2:][after] == 0).all()
+    first = said[:, 1].bincount(minlength=74) / 4000
+    with torch.no_grad():
+        p = model(spelled[:1], said[:1, :1])[0, 0].softmax(-1)
+    assert (first - p).abs().max() < 4 * (p.max() / 4000).sqrt()
+    greedy = answers(model, spelled[:2])
+    with torch.no_grad():
+        assert torch.equal(model(spelled[:2], greedy[:, :-1]).argmax(-1)[:, 0], greedy[:, 1])
+
+
+def test_weights_that_would_have_to_be_unpickled_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", enc_emb=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        _pronouncer.read_npz(tmp_path / "x.npz")

