@@ -67,6 +67,7 @@ def copy_mathjax(app) -> None:
 
 def setup(app) -> dict:
     app.setup_extension("figures")
+    app.setup_extension("folds")
     app.setup_extension("glued")
     app.setup_extension("pagefacts")
     app.setup_extension("api")
