@@ -46,12 +46,19 @@ def merge_code(runs: list[list[nodes.container]]) -> None:
     last = None  # the fold before, in running text
     for run in runs:
         in_text = isinstance(run[0].parent, nodes.section)
-        first = last if in_text and not any(map(shows, run)) else None
-        for cell in run:
+        first = None
+        for cell, following in zip(run, [*run[1:], None], strict=True):
             own = fold_of(cell)
             if own is None:  # a cell that is read begins a new row
                 first = None
                 continue
+            if (
+                first is None
+                and in_text
+                and not shows(cell)
+                and (following is None or not fold_of(following))
+            ):
+                first = last
             if first is None:
                 first = own
             else:
