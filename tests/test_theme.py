@@ -247,6 +247,8 @@ def test_reading_time_counts_words_and_code_but_no_output():
     folded = HideCodeCellNode()
     folded += code.deepcopy()
     assert pagefacts.minutes(doctree(words, folded, output)) == 2
+    box = nodes.admonition("", nodes.title("", "By hand"), words.deepcopy(), classes=["dropdown"])
+    assert pagefacts.minutes(doctree(words, box)) == 2
     assert pagefacts.minutes(doctree(nodes.paragraph("", "short"))) == 1
 
 
