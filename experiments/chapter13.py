@@ -32,7 +32,7 @@ SETTINGS = {
 }  # tried for each method and student; letters begin where Fashion ended
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 TENS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-TWOS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+TWOS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 THREES = tuple(float(f"{10 ** (i / 2):.1g}") for i in range(-8, 8))  # 0.0001, 0.0003, 0.001 … 3000
 SETS = {
     "fashion": (fashion, fashion_teacher, len(FASHION_CLASSES)),
@@ -45,13 +45,13 @@ ONE_BY_ONE = ("dist", "kd+similarity", "kd+rkd", "kd+contrastive")  # these rela
 KNOBS = {
     "hard": (TENS, 0.01),  # weight decay
     "smoothing": ((0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8), 0.1),
-    "kd": (TWOS, 4.0),  # T; for all others below: the weight
+    "kd": (TWOS, 4.0),  # T; where nothing is said below, the weight
     "mse": (THREES, 0.3),
     "dkd": (TWOS, 4.0),
     "dist": (THREES, 3.0),
-    "standardized": (THREES, 10.0),
-    "wttm": (THREES, 10.0),
-    "normkd": (THREES, 10.0),
+    "standardized": (TWOS, 2.0),  # T
+    "wttm": (TWOS, 4.0),  # T
+    "normkd": (TWOS, 2.0),  # T
     "rld": (TWOS, 4.0),
     "kd+hint": (THREES, 0.01),
     "kd+attention": (THREES, 3.0),
@@ -81,9 +81,9 @@ RESPONSES = {  # (student logits, teacher logits, labels, knob) → a number
     "mse": lambda z, v, y, w: labels(z, y) + w * losses.logit_mse_loss(z, v, centred=True),
     "dkd": lambda z, v, y, w: labels(z, y) + losses.dkd_loss(z, v, y, T=4.0, alpha=1.0, beta=w),
     "dist": lambda z, v, y, w: labels(z, y) + w * losses.dist_loss(z, v, T=4.0),
-    "standardized": lambda z, v, y, w: labels(z, y) + w * losses.standardized_kd_loss(z, v, T=2.0),
-    "wttm": lambda z, v, y, w: labels(z, y) + w * losses.wttm_loss(z, v, T=4.0),
-    "normkd": lambda z, v, y, w: labels(z, y) + w * losses.normkd_loss(z, v, T=2.0),
+    "standardized": lambda z, v, y, w: labels(z, y) + 9 * losses.standardized_kd_loss(z, v, T=w),
+    "wttm": lambda z, v, y, w: labels(z, y) + 9 * losses.wttm_loss(z, v, T=w),
+    "normkd": lambda z, v, y, w: labels(z, y) + 9 * losses.normkd_loss(z, v, T=w),
     "rld": lambda z, v, y, w: labels(z, y) + losses.rld_loss(z, v, y, T=4.0, alpha=1.0, beta=w),
 }
 
