@@ -200,9 +200,9 @@ def test_the_cache_is_companions_own(tmp_path, monkeypatch):
     assert _files.cache() == tmp_path / "companion"
 
 
-@pytest.mark.parametrize("module", ["gguf", "tokenizers", "pooch"])
+@pytest.mark.parametrize("module", ["gguf", "tokenizers", "platformdirs"])
 def test_a_missing_extra_is_named(module, monkeypatch):
-    if module != "pooch":
+    if module != "platformdirs":
         needs(SMOLLM2)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=f"pip install .*{module}"):

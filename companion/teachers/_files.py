@@ -38,12 +38,12 @@ class Source:
 def cache() -> Path:
     """The folder where teachers are kept: companion's own in the user's cache (XDG_CACHE_HOME moves it)."""
     try:
-        import pooch
+        from platformdirs import (
+            user_cache_dir,
+        )  # what pooch asks too; pooch itself warns in notebooks without widgets
     except ImportError as error:
-        raise ImportError(
-            "the cache folder is found by pooch: pip install pooch, or pass folder=…"
-        ) from error
-    return Path(pooch.os_cache("companion"))
+        raise ImportError("platformdirs names the cache folder: pip install platformdirs") from error
+    return Path(user_cache_dir("companion"))
 
 
 def locate(source: Source, folder: str | Path | None = None) -> Path:
