@@ -65,7 +65,7 @@ test: test-unit test-notebooks  ## unit tests, then every notebook again, compar
 	@echo "Left to others: tests/pages to make test-pages (needs Chromium), tests/peers to make test-peers."
 
 test-unit: $(READY) teachers
-	$(BIN)/python -m pytest tests --ignore=tests/pages
+	$(BIN)/python -m pytest tests --ignore=tests/pages -n 2
 
 test-pages: book  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
@@ -86,8 +86,9 @@ test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of 
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
 	BOOK_PEERS=$(EXTRAS) $(PEERS)/bin/python -m pytest tests/peers -rs
 
-bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 5 minutes)
+bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 8 minutes)
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py
+	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/fused.py
 	$(BIN)/python benchmarks/training.py
 
 teachers: $(READY)  ## bring the real teachers of language into the user's cache (105 MB, once), checked by their SHA-256

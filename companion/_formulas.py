@@ -65,6 +65,32 @@ def standardized(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.div_(std + 1e-7), std
 
 
+def compare_standardized(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor]:
+    """T² · KL of the standardized rows, its derivative in z as it came, and the teacher's std."""
+    (z, std), (v, std_t) = (standardized(x) for x in (z, v))
+    _, _, gap, kl = compare(z, v, T)
+    # dz/dlogits: no part along the constant vector (gap has none) nor, but for the 1e-7, along z itself
+    scale = (std + 1e-7) / (std.clamp_min(1e-30) * (z.shape[-1] - 1))
+    along = (gap * z).sum(-1, keepdim=True).mul_(scale)
+    # a row that is constant, but for rounding, is led as though it had the teacher's spread
+    std = torch.where(std > 8 * torch.finfo(z.dtype).eps * std_t, std, std_t)
+    return kl.mul_(T * T), gap.sub_(along * z).mul_(T).div_(std + 1e-7), std_t
+
+
+def out_of_reach(z: Tensor, v: Tensor, T: float) -> Tensor:
+    """A logit for each row that takes a class out of both softmaxes: e^−1000 = 0."""
+    return torch.minimum(z.amin(-1, keepdim=True), v.amin(-1, keepdim=True)) - 1000 * T
+
+
+def against_rest(x: Tensor, c: Tensor, T: float) -> tuple[Tensor, Tensor]:
+    """x_c/T beside the log of the other classes' sum (n, 2), and the others' shares of it (n, C), 0 at c."""
+    x = x / T
+    rest = x.scatter(-1, c, -math.inf)
+    total = rest.logsumexp(-1, keepdim=True)
+    shares = rest.sub_(total.clamp_min(torch.finfo(x.dtype).min)).exp_()
+    return torch.cat([x.gather(-1, c), total], -1), shares
+
+
 def decorrelation(x: Tensor, y: Tensor, dim: int, weight: float) -> tuple[Tensor, Tensor]:
     """weight · Σ (1 − ρ) of x and y along dim, as ½‖a − b‖² of unit vectors; and its derivative in x."""
     (a, size), (b, size_y) = (_unit(t, dim) for t in (x, y))

