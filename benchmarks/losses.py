@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from machine import in_turn, machine, publish
 
 from companion import features, losses, tokens
+from companion.vocabulary import uld_loss
 
 T = 4.0
 FLOOR = "floor: z + v, written once"
@@ -50,6 +51,7 @@ def ours(vocabulary: int) -> dict:
         "generalized JSD": lambda z, v, y: tokens.generalized_jsd_loss(z, v, 0.5, T),
         "skew KL": lambda z, v, y: tokens.skew_kl_loss(z, v, 0.1, T),
         "sparse KD": lambda z, v, y: tokens.sparse_kd_loss(z, *_stored(v, k), T),
+        "ULD": lambda z, v, y: uld_loss(z, v),
         "hint": lambda z, v, y: features.hint_loss(z, v),
         "similarity": lambda z, v, y: features.similarity_preserving_loss(z, v),
         "RKD distance": lambda z, v, y: features.rkd_distance_loss(z, v),

@@ -17,6 +17,7 @@ _MODULES = (
     "metrics",
     "models",
     "plotting",
+    "teachers",
     "tokens",
     "training",
     "variants",

@@ -134,6 +134,11 @@ def sparse(z, v, T, y):
     return T * T * (torch.xlogy(p, p) - p * (z / T).log_softmax(-1).gather(-1, index)).sum(-1)
 
 
+def uld(z, v, T, y):
+    q, p = (x.softmax(-1).sort(dim=-1, descending=True, stable=True).values for x in (z, v))
+    return (p - q).abs().sum(-1)
+
+
 def attention(z, v, T, y):
     z, v = (x.square().sum(1).flatten(1) for x in (z, v))
     return (F.normalize(z) - F.normalize(v)).norm(dim=1)
