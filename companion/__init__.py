@@ -7,6 +7,7 @@ import torch
 
 __version__ = "0.1.0"
 _MODULES = (
+    "adaptive",
     "audit",
     "checks",
     "data",

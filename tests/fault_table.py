@@ -37,6 +37,15 @@ LOSSES = {
     "standardized": Loss(
         lambda z, v, T, mask, y: losses.standardized_kd_loss(z, v, T, mask), definitions.standardized, _ALL
     ),
+    "WTTM": Loss(
+        lambda z, v, T, mask, y: losses.wttm_loss(z, v, T, mask), definitions.wttm, _ALL, divergence=False,
+        ruled_out=_BOTH,
+    ),
+    "NormKD": Loss(lambda z, v, T, mask, y: losses.normkd_loss(z, v, T, mask), definitions.normkd, _ALL),
+    "RLD": Loss(
+        lambda z, v, T, mask, y: losses.rld_loss(z, v, y, T, mask=mask), definitions.rld, _ALL | {"y"},
+        divergence=False, ruled_out=_BOTH,
+    ),
     "forward KL": Loss(
         lambda z, v, T, mask, y: tokens.forward_kl_loss(z, v, T, mask), definitions.kd, _ALL, ruled_out=_BOTH
     ),

@@ -15,8 +15,23 @@ import torch
 
 from companion import teachers
 from companion.teachers import (
-    CMUDICT, G2P, LETTERS, PHONEMES, SMOLLM2, Pronouncer, SmolLM2, _files, _pronouncer, answers, pronouncer, smollm2,
-    spell, to_ids, to_text, words,
+    CMUDICT,
+    G2P,
+    LETTERS,
+    PHONEMES,
+    SMOLLM2,
+    AttentivePronouncer,
+    Pronouncer,
+    SmolLM2,
+    _files,
+    _pronouncer,
+    answers,
+    pronouncer,
+    smollm2,
+    spell,
+    to_ids,
+    to_text,
+    words,
 )  # fmt: skip
 
 CONTENT = bytes(range(256)) * 40
@@ -256,6 +271,10 @@ def test_smollm2_is_whole_frozen_and_knows_the_capital(smol):
     assert smol.tokenizer.decode(smol.tokenizer.encode(TEXT).ids, skip_special_tokens=False) == TEXT
     ids = torch.tensor([smol.tokenizer.encode("The capital of France is").ids])
     assert smol.tokenizer.decode([smol(ids)[0, -1].argmax()]) == " Paris"
+    ids = torch.tensor([smol.tokenizer.encode(TEXT).ids])  # wrong positions still know Paris, and miss this
+    assert torch.nn.functional.cross_entropy(smol(ids)[0, :-1], ids[0, 1:]).item() == pytest.approx(
+        5.4748, abs=1e-3
+    )
 
 
 @pytest.fixture
@@ -389,6 +408,20 @@ def test_spellings_and_answers_go_to_tensors_and_back():
             function(text)
     with pytest.raises(ValueError, match="no phoneme 'AE'"):
         to_ids(["K AE T"])
+
+
+def test_the_attentive_student_reads_alike_alone_and_padded_and_step_by_step():
+    torch.manual_seed(0)
+    model = AttentivePronouncer().double()
+    assert sum(p.numel() for p in model.parameters()) == 206_346 < 834_890 / 3
+    spelled, said = spell(["cat", "distillation"]), torch.randint(4, 74, (2, 6))
+    whole, alone = model(spelled, said), model(spelled[:1, :4], said[:1])
+    state, rows = model.encode(spelled), []
+    for t in range(6):
+        logits, state = model.step(said[:, t : t + 1], state)
+        rows.append(logits)
+    torch.testing.assert_close(torch.cat(rows, 1), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(alone[0], whole[0], rtol=1e-12, atol=1e-12)
 
 
 def test_answers_end_are_padded_and_are_drawn_from_the_model():
