@@ -8,9 +8,7 @@ from math import inf
 from torch import Tensor
 
 from ._core import mean_over_labelled, mean_over_rows, number, temperature
-from ._formulas import against_rest, compare, compare_standardized, out_of_reach
-
-RULED_OUT = -1e30  # a logit below is as good as −∞
+from ._formulas import against_rest, compare, compare_below, compare_standardized
 
 
 def wttm_loss(
@@ -134,10 +132,7 @@ def rld_loss(
         y = y[:, None]
         (sure, shares), (sure_t, _) = against_rest(z, y, T), against_rest(v, v.argmax(-1, keepdim=True), T)
         _, _, gap_sure, scd = compare(sure, sure_t, 1.0)
-        below = v < v.gather(-1, y)
-        below &= v.where(below, -inf).amax(-1, keepdim=True) > RULED_OUT  # of some probability
-        out = out_of_reach(z, v, T).clamp_min(RULED_OUT)
-        _, _, slope, mcd = compare(z.where(below, out), v.where(below, out), T)
+        slope, mcd = compare_below(z, v, y, T)
         slope.mul_(beta).add_(shares.mul_(gap_sure[:, 1:]), alpha=alpha)
         slope.scatter_add_(-1, y, gap_sure[:, :1] * alpha)
         return mcd.mul_(beta).add_(scd, alpha=alpha).mul_(T * T), slope.mul_(T)

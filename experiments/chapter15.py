@@ -1,6 +1,6 @@
 """Chapter 15: a small student learns to pronounce, on the teacher's words or on its own.
 
-python -m experiments.chapter15 writes chapters/results/15_words.csv, half a minute to two minutes a run; it may be stopped
+python -m experiments.chapter15 writes chapters/results/15_words.csv, half a minute to two minutes each; it may be stopped
 and goes on. The teacher's answers to the 20,000 words without labels are asked once and kept in _build/chapter15.pt.
 
 Each of five ways has its own learning rate, chosen on validation words. Words, labels, steps and student are the same.

@@ -74,7 +74,7 @@ def smollm2(folder: str | Path | None = None) -> SmolLM2:
     Raises:
         FileNotFoundError: the file is not there. The message says how to get it.
         ValueError: it is truncated, or its SHA-256 is not the recorded one.
-        ImportError: gguf, tokenizers or pooch is missing.
+        ImportError: gguf or tokenizers is missing.
     """
     return read_gguf(locate(SMOLLM2, folder)).eval().requires_grad_(False)
 

