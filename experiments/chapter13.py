@@ -247,7 +247,8 @@ def walk(score, lr: float, knobs: tuple, knob: float, settings: int) -> tuple[fl
         if len(tried) == 5:
             steps = [(0, -1), (0, 1), (-1, 0), (1, 0)]
         diagonal = [(a, b) for a in (1, -1) for b in (1, -1)]  # where all neighbours are worse
-        around = [(here[0] + a, here[1] + b) for a, b in (*steps, *diagonal)]
+        further = [(2 * a, 2 * b) for a, b in steps]
+        around = [(here[0] + a, here[1] + b) for a, b in (*steps, *diagonal, *further)]
         inside = [p for p in around if 0 <= p[0] < len(RATES) and 0 <= p[1] < len(knobs) and p not in tried]
         place = inside[0]
         tried[place] = score(RATES[place[0]], knobs[place[1]])
