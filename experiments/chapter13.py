@@ -1,6 +1,6 @@
 """The long runs of chapter 13: all methods of the book on one bench, two students, two sets of images.
 
-    python -m experiments.chapter13     # resumes where it stopped; about 40 minutes on one core
+    python -m experiments.chapter13     # resumes where it stopped; about 25 minutes on one core
 
 For each method, student and set, the same number of settings of learning rate and weight is tried on validation with
 seeds 100 to 102: a walk that begins at a usual setting and goes to a neighbour while that is better. Seeds 0 to 9 are
