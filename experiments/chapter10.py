@@ -220,22 +220,32 @@ def baselines() -> None:
 
 
 def methods() -> dict:
-    """Each method beside labels and beside KD: the weight, then the learning rate, then ten seeds."""
+    """Each method beside labels and beside KD: weight and learning rate in turn until neither moves, then ten seeds."""
     chosen = {}
     for method, start in START.items():
-        for base in ("labels", "kd"):
-            setting = {"method": method, "base": base, "target": "teacher", "lr": 0.01}
-            setting = walk("weight", WEIGHTS, start, setting)
+        for base, rate in (("labels", 0.01), ("kd", 0.03)):
+            setting = {"method": method, "base": base, "target": "teacher", "weight": start, "lr": rate}
+            before = None
+            while before != setting:
+                before = setting
+                setting = walk("weight", WEIGHTS, setting["weight"], setting)
+                setting = walk("lr", RATES, setting["lr"], setting)
+            chosen[method, base] = setting
             start = setting["weight"]
-            chosen[method, base] = walk("lr", RATES, 0.01, setting)
-            report(chosen[method, base])
+            report(setting)
     return chosen
 
 
 def controls(chosen: dict) -> None:
-    """The features of an untrained network, and of another image of the same class; beside labels."""
-    for method in START:
-        for target in ("same class", "untrained"):
+    """The features of an untrained network, and of another image of the same class; beside labels.
+
+    For the hint, whose scale is that of its features, with a weight of its own. Beside KD for the two methods that
+    beat it.
+    """
+    for target in ("same class", "untrained"):
+        for method in ("attention", "contrastive"):
+            report({**chosen[method, "kd"], "target": target})
+        for method in START:
             setting = {**chosen[method, "labels"], "target": target}
             if method == "hint":
                 setting = walk("weight", WEIGHTS, setting["weight"], setting)

@@ -6,7 +6,7 @@ tests/test_answers.py compares it with the notebooks.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import concepts, conventions, experiments, outlook, responses, several, steps
+from . import concepts, conventions, experiments, inside, outlook, responses, several, steps
 from ._choice import choice as choice  # for rows of the kinds predict, diagnose and choose
 
 LEVELS = {1: "one formula, one line", 2: "a formula with a trap in it", 3: "several parts that must fit"}
@@ -152,6 +152,26 @@ EXERCISES = (
     }), kind="choose"),
     _row("masked_mean", "09_faq", 2, "losses", "A mean over counted positions", several.masked_mean),
     _row("average_teachers", "09_faq", 1, "soft targets", "Several teachers, one target", several.average_teachers),
+    _row("attention_loss", "10_features", 2, "losses", "Where is it active?", inside.attention_loss),
+    _row("who_notices", "10_features", 2, "losses", "Which loss notices?", choice(
+        "who_notices", ("hint", "rkd"), {
+            (0, "attention"): "twice the maps, four times their squares, four times the length: nothing changes.",
+            (0, "similarity"): "each row of the table is divided by its length: a common factor drops out.",
+            (0, "rkd"): "the distances are divided by their mean, and an angle has no scale.",
+            (1, "hint"): "the regressor translates the shifted features too, and the loss moves with them.",
+            (1, "attention"): "the same number more at a dark place and at a bright one: their ratio changes.",
+            (1, "similarity"): "products change when all features are shifted: a large shift makes all images alike.",
+        }), kind="predict"),
+    _row("whose_gain", "10_features", 1, "measuring", "What does the new loss add?", choice(
+        "whose_gain", (0.2, "no difference seen"), {
+            (0, 4.6): "most of it is owed to the teacher's answers, which both of the last two rows have.",
+            (0, 4.4): "that is what KD adds to the labels. What comes on top?",
+            (0, 2.1): "beside labels, yes. But KD is there already: compare the two rows that have it.",
+            (0, -2.3): "these two rows differ in two things: compare rows that differ in one.",
+            (0, 2.5): "these two rows differ in two things: compare rows that differ in one.",
+            (1, "beats"): "the interval reaches below 0.",
+            (1, "loses to"): "the interval reaches above 0.",
+        }, within=0.01), kind="diagnose"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.
