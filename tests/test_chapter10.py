@@ -107,7 +107,7 @@ def test_distances_in_small_numbers_and_no_line_is_that_triangle():
         return d / (d.sum() / 6)
 
     by_hand = huber(psi(LINE) - psi(TRIANGLE)).mean()
-    assert by_hand == pytest.approx(0.0417, abs=5e-5) and said("0.03125)/9 = 0.0417")
+    assert by_hand == pytest.approx(0.0417, abs=5e-5) and said("twice 0.1875 over 9, which is 0.0417")
     found = rkd_distance_loss(torch.tensor(LINE), torch.tensor(TRIANGLE))
     assert found.item() == pytest.approx(by_hand, abs=1e-12)
     places = np.linspace(0, 1, 101)
