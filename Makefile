@@ -65,7 +65,7 @@ test: test-unit test-notebooks  ## unit tests, then every notebook again, compar
 	@echo "Left to others: tests/pages to make test-pages (needs Chromium), tests/peers to make test-peers."
 
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests --ignore=tests/pages
+	$(BIN)/python -m pytest tests --ignore=tests/pages -n 2
 
 test-pages: book  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'

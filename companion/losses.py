@@ -12,7 +12,7 @@ its parts add up to the loss of the whole: this makes gradient accumulation exac
 
 Peak memory above the inputs, forward and backward, measured in float32 tables of the logits' size: 2, and 2.5 for
 half precision (the usual F.kl_div line in float32: 5). Off the CPU up to 17 chunks of 16 MiB come on top. `dist_loss`
-relates the whole batch at once: 8, and 10. Under `torch.compile` it is the compiler that decides.
+relates the whole batch at once: 7, and 9. Under `torch.compile` it is the compiler that decides.
 """
 
 from torch import Tensor

@@ -4,6 +4,7 @@ import ast
 import html
 import re
 import sys
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
@@ -287,6 +288,23 @@ def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_pat
         assert "<loc>https://book.example/kd/index.html</loc>" in (out / "sitemap.xml").read_text()
         assert 'content="https://book.example/kd/_static/cover.png"' in page
         assert 'href="https://book.example/kd/index.html"' in (out / "404.html").read_text()
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_a_label_may_move_to_an_earlier_page(tmp_path, forgets):
+    """Someone who has built the pages takes over a newer state, and builds again."""
+    label = "\n\n.. math:: a = b\n   :label: eq-a\n"
+    for a, b in (("", label), (label, "")):
+        (tmp_path / "index.rst").write_text(f"A\n=\n\n.. toctree::\n\n   other\n{a}")
+        (tmp_path / "other.rst").write_text(f"B\n=\n{b}")
+        said = StringIO()
+        with docutils_namespace():
+            out, trees = tmp_path / "out", tmp_path / "trees"
+            app = Sphinx(tmp_path, None, out, trees, "html", status=None, warning=said)
+            if forgets:
+                app.connect("env-before-read-docs", book.forget)
+            app.build()
+    assert ("duplicate label" in said.getvalue()) == (not forgets), said.getvalue()
 
 
 @pytest.mark.parametrize(("builder", "open_"), [("html", False), ("singlehtml", True), ("epub", True)])
