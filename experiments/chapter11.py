@@ -247,7 +247,7 @@ def subliminal() -> None:
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
 FOR_TEACHERS, FOR_STUDENTS = TRAIN[:8000], TRAIN[8000:]
 WIDTHS, SEEDS, TEACHING = (2, 4, 8, 32, 128), [*TUNING, *REPORTED], 400
-RATES, TEACHER_RATES = (0.001, 0.003, 0.01), (0.001, 0.003, 0.01, 0.03)
+RATES = (0.001, 0.003, 0.01, 0.03)
 TWIN_RATE = 0.003  # what the student chooses with labels alone
 
 
@@ -265,10 +265,10 @@ def rate_of(width: int) -> float:
         return [{"accuracy": accuracy(predict(m, VAL.x), VAL.y)} for m in made]
 
     about = "Validation accuracy (%) of MLP(784 width 10) on the teachers' 8000 images; 400 steps"
-    tried = [{"width": width, "lr": lr, "seed": s} for lr in TEACHER_RATES for s in TUNING]
+    tried = [{"width": width, "lr": lr, "seed": s} for lr in RATES for s in TUNING]
     rows = in_groups("11_teachers", about, tried, together)
     rows = rows[rows["width"] == width]
-    return max(TEACHER_RATES, key=lambda lr: rows["accuracy"][rows["lr"] == lr].mean())
+    return max(RATES, key=lambda lr: rows["accuracy"][rows["lr"] == lr].mean())
 
 
 @lru_cache
