@@ -7,6 +7,7 @@ import torch
 
 __version__ = "0.1.0"
 _MODULES = (
+    "adaptive",
     "audit",
     "checks",
     "data",
@@ -16,6 +17,7 @@ _MODULES = (
     "metrics",
     "models",
     "plotting",
+    "teachers",
     "tokens",
     "training",
     "variants",

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ._core import mean_over_labelled, mean_over_rows, number, temperature, wide
 from ._formulas import compare, cross_entropy
+from .adaptive import normkd_loss, rld_loss, wttm_loss
 from .variants import dist_loss, dkd_loss, standardized_kd_loss
 
 __all__ = [
@@ -27,8 +28,11 @@ __all__ = [
     "dkd_loss",
     "kd_loss",
     "logit_mse_loss",
+    "normkd_loss",
+    "rld_loss",
     "soften",
     "standardized_kd_loss",
+    "wttm_loss",
 ]
 
 

@@ -15,6 +15,7 @@ from tests.second_device import NAME, Second
 SHAPE = (256, 500)
 RESPONSES = [name for name, of in LOSSES.items() if "T" in of.takes or "mse" in name]
 RESPONSES.remove("contrastive")
+RESPONSES.remove("fused")  # in test_fused.py
 
 
 class Peak(TorchDispatchMode):

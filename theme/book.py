@@ -74,6 +74,7 @@ def forget(app, env, docnames) -> None:
 
 def setup(app) -> dict:
     app.setup_extension("figures")
+    app.setup_extension("folds")
     app.setup_extension("glued")
     app.setup_extension("pagefacts")
     app.setup_extension("api")
