@@ -2,7 +2,7 @@
 
     python -m experiments.chapter12     # resumes where it stopped; about a quarter of an hour on one core
 
-A student MLP(784, 64, 10) learns from a teacher's answers to a set of images, T = 4, and from no label. The learning
+A student MLP(784, 32, 10) learns from a teacher's answers to a set of images, T = 4, and from no label. The learning
 rate is chosen on validation with seeds 100 to 102; the reported seeds, 0 to 9, meet
 the test images once. Seed s has its own initial weights, its own images and its own teacher.
 """
@@ -112,7 +112,7 @@ def questions(kind: str, n: int, shift: int, seed: int, pool: Split = TRAIN) -> 
     if kind in ("real", "half"):
         known = order if kind == "real" else order[pool.y[order] < 5]
         return pool.x[known[:n]]
-    if kind in ("rolled", "rolled, not asked anew", "mixed", "rolled and mixed"):
+    if kind in ("rolled", "rolled not anew", "mixed", "rolled and mixed"):
         x = rolled(few.repeat(n // FEW, 1, 1, 1), shift, generator)
         if "mixed" not in kind:
             return x
@@ -120,7 +120,7 @@ def questions(kind: str, n: int, shift: int, seed: int, pool: Split = TRAIN) -> 
         return share * x + (1 - share) * x[torch.randperm(n, generator=generator)]
     if kind in ("dreamed", "invented"):
         return inventions(kind, n, seed)
-    if kind == "invented, rolled":
+    if kind == "invented rolled":
         return rolled(inventions("invented", INVENTED, seed).repeat(n // INVENTED, 1, 1, 1), shift, generator)
     if kind == "shuffled":
         places = torch.rand(n, 784, generator=generator).argsort(0)
@@ -171,11 +171,11 @@ def class_of_students(kind, n, steps, shift, lr, seeds: tuple, teacher: str) -> 
         pool = TRAIN if teacher == "shipped" else OF_STUDENTS
         x, master = questions(kind, n, shift, seed, pool), teacher_of(teacher, seed)
         v = teacher_logits(master, x)
-        if kind == "rolled, not asked anew":  # each view has the answer to the image as it was
+        if kind == "rolled not anew":  # each view has the answer to the image as it was
             v = teacher_logits(master, questions("real", FEW, 0, seed, pool)).repeat(n // FEW, 1)
         sets.append(Split(x, v.argmax(-1)))
         answers.append(v)
-    students = [MLP(784, 64, 10, seed=seed) for seed in seeds]
+    students = [MLP(784, 32, 10, seed=seed) for seed in seeds]
     fit_many(students, sets, soft, answers, steps=steps, lr=lr, seeds=seeds)
     rows = {}
     for seed, student, asked, v in zip(seeds, students, sets, answers, strict=True):
@@ -215,28 +215,35 @@ def question_one(kind: str, n: int, steps: int, shift: int, lr: float, seed: int
 
 
 def ask(kind: str, n: int, shift: int = 0, steps: int = 500) -> None:
-    about = "Accuracy of MLP(784 64 10) and agreement with its teacher (%) by what the teacher was asked; seeds 0 to 9"
+    about = "Accuracy of MLP(784 32 10) and agreement with its teacher (%) by what the teacher was asked; seeds 0 to 9"
     fixed = {"kind": kind, "n": n, "steps": steps, "shift": shift}
     rates = widened("12_questions", about, question_one, RATES, **fixed)
     choose_then_report("12_questions", about, question_one, "accuracy", {"lr": rates}, **fixed)
 
 
-def ask_all() -> None:
+def ask_first() -> None:
     for n in (100, 10_000, 1000, 300, 3000):
         ask("real", n)
     for n in (10_000, 1000):
         ask("rolled", n, SHIFT)
-    for kind in ("noise", "photograph", "half", "digits", "shuffled"):
+    for kind in ("noise", "photograph"):
         ask(kind, 1000)
-    ask("rolled, not asked anew", 10_000, SHIFT)
-    ask("photograph", 10_000)
-    ask("noise", 10_000)
     ask("invented", INVENTED)
-    ask("invented, rolled", 10_000, SHIFT)
-    ask("dreamed", INVENTED)
-    ask("noise", INVENTED)
+    ask("invented rolled", 10_000, SHIFT)
+
+
+def ask_rest() -> None:
+    ask("rolled not anew", 10_000, SHIFT)
     ask("mixed", 10_000)
     ask("rolled and mixed", 10_000, SHIFT)
+    for kind in ("photograph", "noise"):
+        ask(kind, 10_000)
+    for kind in ("half", "digits", "shuffled"):
+        ask(kind, 1000)
+    ask("dreamed", INVENTED)
+    ask("noise", INVENTED)
+    for n in (30, 10):
+        ask("real", n)
     for steps in (125, 2000):
         ask("rolled", 10_000, SHIFT, steps)
 
@@ -253,7 +260,7 @@ def teacher_one(teacher: str, kind: str, n: int, steps: int, shift: int, lr: flo
 def teachers() -> None:
     about = "As 12_questions; teachers trained 150 steps more on 8000 images; students' 100 images are others"
     for teacher in ("of images as they are", "of rolled images"):
-        for kind, n in (("real", FEW), ("rolled", 10_000), ("rolled, not asked anew", 10_000)):
+        for kind, n in (("real", FEW), ("rolled", 10_000), ("rolled not anew", 10_000)):
             fixed = {
                 "teacher": teacher,
                 "kind": kind,
@@ -277,9 +284,9 @@ def auc(inside, outside) -> float:
 
 
 def cut(seed: int) -> tuple[Split, Split, Split]:
-    """3,000 images for the teacher, 3,000 for nobody, 3,000 others."""
+    """2,000 images for the teacher, 6,000 for nobody, 2,000 others."""
     order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
-    return TRAIN[order[:3000]], TRAIN[order[3000:6000]], TRAIN[order[6000:9000]]
+    return TRAIN[order[:2000]], TRAIN[order[2000:8000]], TRAIN[order[8000:]]
 
 
 @lru_cache(maxsize=2)
@@ -288,15 +295,15 @@ def members_of(who: str, lr: float, seeds: tuple, teacher_lr: float) -> dict:
     parts = {seed: cut(seed) for seed in seeds}
     of_other = who.endswith("other images")
     sets = [parts[seed][2 if of_other else 0] for seed in seeds]
-    sizes, loss, answers = (784, 64, 10), hard_loss, None
+    sizes, loss, answers = (784, 32, 10), hard_loss, None
     if who == "teacher":
-        sizes = (784, 256, 10)
+        sizes = (784, 128, 10)
     elif who.startswith("taught"):
         masters = members_of("teacher", teacher_lr, seeds, teacher_lr)
         answers = [predict(masters[s], split.x) for s, split in zip(seeds, sets, strict=True)]
         loss = soft
     models = [MLP(*sizes, seed=seed) for seed in seeds]
-    fit_many(models, sets, loss, answers, steps=1000, lr=lr, seeds=seeds)
+    fit_many(models, sets, loss, answers, steps=600, lr=lr, seeds=seeds)
     return dict(zip(seeds, models, strict=True))
 
 
@@ -316,7 +323,7 @@ def member_one(who: str, teacher_lr: float, lr: float, seed: int) -> dict:
 
 
 def members() -> None:
-    about = "Accuracy (%) and AUC (%) of an attack by loss or confidence on the teacher's 3000 images; seeds 0 to 9"
+    about = "Accuracy (%) and AUC (%) of an attack by loss or confidence on the teacher's 2000 images; seeds 0 to 9"
     best = 0.0
     for who in (
         "teacher",
@@ -332,6 +339,7 @@ def members() -> None:
 
 
 if __name__ == "__main__":
-    ask_all()
+    ask_first()
     members()
     teachers()
+    ask_rest()
