@@ -241,31 +241,31 @@ def ask_rest() -> None:
     ask("mixed", 10_000)
     ask("rolled and mixed", 10_000, SHIFTS)
     ask("noise", 10_000)
+    for n in (10, 30):
+        ask("real", n)
     for kind in ("half", "digits", "shuffled"):
         ask(kind, 1000)
-    ask("dreamed", INVENTED)
     ask("noise", INVENTED)
-    for n in (30, 10):
-        ask("real", n)
+    ask("dreamed", INVENTED)
     for steps in (125, 2000):
-        ask("rolled", 10_000, SHIFTS, steps)
+        ask("rolled", 10_000, (2,), steps)
 
 
 # ---------------------------------------------------------------------- teachers that know the views, and that do not
 
 
-def teacher_one(teacher: str, kind: str, n: int, steps: int, shift: int, lr: float, seed: int) -> dict:
-    row = class_of_students(kind, n, steps, shift, lr, group(seed), teacher)[seed]
+def teacher_one(master: str, kind: str, n: int, steps: int, shift: int, lr: float, seed: int) -> dict:
+    row = class_of_students(kind, n, steps, shift, lr, group(seed), master)[seed]
     x = questions("real", FEW, 0, seed, OF_STUDENTS)
-    return {**row, "information": view_information(teacher_of(teacher, seed), x, seed)}
+    return {**row, "information": view_information(teacher_of(master, seed), x, seed)}
 
 
 def teachers() -> None:
     about = "As 12_questions; teachers trained 150 steps more on 8000 images; students' 100 images are others"
-    for teacher in ("of images as they are", "of rolled images"):
+    for master in ("of images as they are", "of rolled images"):
         for kind, n in (("real", FEW), ("rolled", 10_000), ("rolled not anew", 10_000)):
             fixed = {
-                "teacher": teacher,
+                "master": master,
                 "kind": kind,
                 "n": n,
                 "steps": 500,
