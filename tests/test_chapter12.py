@@ -25,7 +25,7 @@ def descended(questions, w_t, steps=20_000):
     return w
 
 
-@pytest.mark.equation("eq-projection")
+@pytest.mark.equation("eq-learned-part")
 def test_a_linear_student_learns_what_its_questions_span():
     w_t = torch.randn(6, generator=seeded(), **DOUBLE)
     for n in (2, 4, 6, 9):
