@@ -27,7 +27,7 @@ def check_same_tokens(tokens_s: Mapping[str, int], tokens_t: Mapping[str, int]) 
         tokens_s, tokens_t: token → id, as tokenizer.get_vocab() gives them.
 
     Returns:
-        How many tokens both have: where one side's last layer is padded, cut its logits or weight to this many.
+        How many tokens there are: where a last layer is padded beyond them, cut its logits or weight to this many.
 
     Raises:
         ValueError: a token has another number, or is unknown, on the other side. The message names one.
@@ -44,13 +44,12 @@ def check_same_tokens(tokens_s: Mapping[str, int], tokens_t: Mapping[str, int]) 
             f"{len(apart):,} of {len(small):,} tokens differ, the first is {apart[0]!r}: {found}. Column c of the two "
             f"logits is not the same token. {ACROSS}"
         )
-    if len(large) > len(small):
-        more = [token for token, i in large.items() if i < len(small) and token not in small]
-        extra = len(large) - len(small)
-        if more or max(small.values()) >= len(small):
-            raise ValueError(
-                f"{extra} tokens, {more[:1]} first, stand among the others on one side only. {ACROSS}"
-            )
+    more = sorted(large.keys() - small.keys(), key=large.get)
+    if more:
+        raise ValueError(
+            f"{len(more):,} tokens are on one side only, the first is {more[0]!r}: with them a text is cut otherwise. If "
+            f"they are special tokens that stand in no text, leave them out of what you pass. {ACROSS}"
+        )
     return len(small)
 
 
@@ -116,18 +115,16 @@ def next_byte(first: Tensor, following: Tensor, tokens: Sequence[bytes], text: b
     first, following = first.detach().double(), following.detach().double()
     _check_markov(first, following, tokens)
     n = len(text)
-    cut, joint = (
-        torch.zeros(n + 1, len(tokens), dtype=torch.double),
-        torch.zeros(n + 1, 256, dtype=torch.double),
-    )
+    cut, joint = torch.zeros(n + 1, len(tokens), dtype=torch.double), [[0.0] * 256 for _ in range(n + 1)]
     for j in range(n + 1):
-        coming = first if j == 0 else cut[j] @ following  # a_j
-        for t, token in enumerate(tokens):
-            fits = _common(token, text[j:])
+        coming = (first if j == 0 else cut[j] @ following).tolist()  # a_j
+        for t, (token, a) in enumerate(zip(tokens, coming, strict=True)):
+            fits = _common(token, text[j : j + len(token)])
             for i in range(j, min(j + fits, n, j + len(token) - 1) + 1):
-                joint[i, token[i - j]] += coming[t]
+                joint[i][token[i - j]] += a
             if fits == len(token):
-                cut[j + fits, t] += coming[t]
+                cut[j + fits, t] += a
+    joint = torch.tensor(joint, dtype=torch.double)
     total = joint.sum(-1, keepdim=True)
     if not total.all():
         raise ValueError(f"the model gives {text[: int((total == 0).nonzero()[0, 0])]!r} the probability 0.")

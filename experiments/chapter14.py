@@ -18,11 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from companion.fused import fused_linear_kd_loss
+from companion.generation import generate
 from companion.teachers import SmolLM2, king_james, smollm2, words
 from experiments.common import FOLDER, run_all
 
 FIRST, CUT = 9, 21  # blocks 9 … 20 go
 LENGTH, PER_STEP, STEPS = 128, 2, 48
+BEGINNING = "And it came to pass in those days, that"
 TUNING, REPORTED, CORRECTION = (100,), range(3), 999
 RATES = (1e-4, 3e-4, 1e-3)
 CONDITIONS = (
@@ -112,13 +114,11 @@ def cut() -> nn.ModuleList:
     return copy.deepcopy(model().blocks[CUT:])
 
 
-def train(
-    blocks, ids: Tensor, x: Tensor, h: Tensor | None, target: str, lr: float, steps: int = STEPS
-) -> list:
+def train(blocks, ids: Tensor, x: Tensor, h: Tensor | None, target: str, lr: float) -> list:
     """AdamW, warmed up over six steps, then down to 0 along a cosine; the loss of each step."""
     blocks.requires_grad_(True)
     optimizer, losses = torch.optim.AdamW(blocks.parameters(), lr, weight_decay=0.01), []
-    for step in range(steps):
+    for step in range(len(ids) // PER_STEP):
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 6) * (1 + math.cos(math.pi * step / STEPS)) / 2
         now = slice(PER_STEP * step, PER_STEP * (step + 1))
@@ -181,7 +181,7 @@ def one(text: str, teacher: str, target: str, lr: float, seed: int) -> dict:
     return score(blocks, text, part)
 
 
-def healing() -> None:
+def healing() -> dict:
     about = (
         "Bits a character and agreement (%) of SmolLM2 without blocks 9 to 20 after 48 steps of 256 tokens"
     )
@@ -189,6 +189,7 @@ def healing() -> None:
     def rows(configs):
         return run_all("14_healing", about, [dict(zip(COLUMNS, c, strict=True)) for c in configs], one)
 
+    chosen = {}
     for name in ("scripture", "dictionary"):
         rows([(name, "as it is", "uncut", 0.0, 0), (name, "as it is", "none", 0.0, 0)])
     for name, teacher, target in CONDITIONS:
@@ -198,11 +199,41 @@ def healing() -> None:
         here = [r for r in tried if tuple(r)[:3] == (name, teacher, target) and r["seed"] in TUNING]
         best = min(here, key=lambda r: r["bits"])["lr"]
         rows([(name, teacher, target, best, seed) for seed in REPORTED])
+        chosen[name, teacher, target] = best
+    return chosen
 
 
-COLUMNS = ("text", "teacher", "target", "lr", "seed")
+class Whole(nn.Module):
+    """The model with these blocks above the cut, as `generate` calls it."""
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.blocks = nn.ModuleList([*model().blocks[:FIRST], *blocks])
+
+    def forward(self, ids: Tensor, cache: list) -> Tensor:
+        language = copy.copy(model())
+        language._modules = {**language._modules, "blocks": self.blocks}
+        return language(ids, cache=cache)
+
+
+def samples(rates: dict) -> None:
+    """What each writes after the same words, drawn at temperature 0.8 with one generator; a line each."""
+    begin = torch.tensor([model().tokenizer.encode(BEGINNING).ids])
+    kinds = {"teacher": taught("scripture", "as it is"), "cut out": cut()}
+    ids, x, h = lesson("scripture", "as it is", 0)
+    for target in ("text", "teacher"):
+        kinds[f"healed by the {target}"] = healed = cut()
+        train(healed, ids, x, h, target, rates["scripture", "as it is", target])
+    lines = []
+    for kind, blocks in kinds.items():
+        drawn = generate(Whole(blocks), begin, 40, T=0.8, generator=torch.Generator().manual_seed(0))
+        said = model().tokenizer.decode(drawn[0].tolist()).replace("\n", " ")
+        lines.append(f"{kind}: {said}")
+    (FOLDER / "14_samples.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+COLUMNS = "text", "teacher", "target", "lr", "seed"
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    FOLDER.mkdir(exist_ok=True)
-    healing()
+    samples(healing())
