@@ -1,6 +1,6 @@
 """The long runs of chapter 11: one student and many teachers, checkpoints on sparse parity, lessons in noise.
 
-    python -m experiments.chapter11     # resumes where it stopped; about 5 minutes on one core
+    python -m experiments.chapter11     # resumes where it stopped; about 8 minutes on one core
 
 Learning rates (and temperatures) are chosen on validation with seeds 100 to 102, for each teacher its own; seeds 0
 to 9 are reported on test. Seed s has its own initial weights, its own images and teachers of its own. What shares a
