@@ -6,7 +6,18 @@ tests/test_answers.py compares it with the notebooks.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import concepts, conventions, experiments, inside, outlook, responses, several, steps
+from . import (
+    concepts,
+    conventions,
+    experiments,
+    inside,
+    outlook,
+    questions,
+    responses,
+    several,
+    steps,
+    teachers,
+)
 from ._choice import choice as choice  # for rows of the kinds predict, diagnose and choose
 
 LEVELS = {1: "one formula, one line", 2: "a formula with a trap in it", 3: "several parts that must fit"}
@@ -172,6 +183,34 @@ EXERCISES = (
             (1, "beats"): "the interval reaches below 0.",
             (1, "loses to"): "the interval reaches above 0.",
         }, within=0.01), kind="diagnose"),
+    _row("lost_and_regained", "11_teachers", 1, "measuring", "Lost and regained", teachers.lost_and_regained),
+    _row("gives_away", "11_teachers", 2, "soft targets", "What does this teacher give away?",
+         choice("gives_away", (0, -1, 100), {
+             (0, 2): "that is the coefficient of the product: its mean times one sign is 0.",
+             (0, -1): "the single sign in the answer is the other one.",
+             (0, 1): "the single sign in the answer is the other one.",
+             (1, 0): "the answer has that sign alone in it: average over the four cases.",
+             (1, 1): "mind the minus in front of it.",
+             (1, 2): "that is the coefficient of the product.",
+             (2, 50): "the product counts twice as much as the single sign: can the sign turn?",
+             (2, 75): "go through the four cases: 1, −1, −3, 3. Compare each sign with its label.",
+         }, within=0.001), kind="predict"),
+    _row("first_suspect", "11_teachers", 1, "tools", "Which student do you test first?",
+         choice("first_suspect", "A", {
+             "B": "the filter is the same, and the effect was not seen with another base model.",
+             "C": "it learned nothing from the faulty teacher.",
+         }), kind="choose"),
+    _row("unasked_answer", "12_data", 1, "transfer set", "An answer nobody asked for", choice("unasked_answer", 3, {
+        7: "that is the teacher's own answer: no question had anything in the second place.",
+        0: "the two questions do tell it the first weight.",
+        9: "the answers 3 and 6 belong to inputs 1 and 2: the weight is the same in both.",
+        4: "that is the weight that no question touched.",
+        3.5: "a student that began at 0 has no reason to move its second weight at all.",
+        5: "the length of the weights is not an answer: multiply them with the input.",
+    }, within=0.01), kind="predict"),
+    _row("statistics_gap", "12_data", 2, "transfer set", "How far from what the teacher remembers",
+         questions.statistics_gap),
+    _row("membership_auc", "12_data", 2, "measuring", "A share of pairs", questions.membership_auc),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.
