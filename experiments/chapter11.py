@@ -113,11 +113,11 @@ def course(kind: str, seed: int) -> nn.Module | None:
 
 
 def parity_together(configs: list[dict], lr: float) -> list[dict]:
-    """Students MLP(32, 8, 2), each example seen once; their accuracy every 64 steps."""
+    """Students MLP(32, 8, 2), each example seen once; their accuracy every 64 steps, and at the end on new rows."""
     curves = [[] for _ in configs]
     students = [MLP(BITS, 8, 2, seed=c["seed"]) for c in configs]
     data = [parity(c["seed"], 128 * PARITY_STEPS) for c in configs]
-    fresh = parity(999, 4000)
+    fresh = [parity(c["seed"] + 2000, 4000) for c in configs]  # of each student's own
 
     def loss(curve, kind, z, v, y):
         curve.append(accuracy(z.detach(), y))
@@ -138,9 +138,9 @@ def parity_together(configs: list[dict], lr: float) -> list[dict]:
         seeds=range(len(students)),
     )
     rows = []
-    for curve, student in zip(curves, students, strict=True):
+    for curve, student, new in zip(curves, students, fresh, strict=True):
         parts = {f"s{64 * (i + 1)}": float(np.mean(curve[64 * i : 64 * i + 64])) for i in range(10)}
-        rows.append({"accuracy": accuracy(predict(student, fresh.x), fresh.y), **parts})
+        rows.append({"accuracy": accuracy(predict(student, new.x), new.y), **parts})
     return rows
 
 
