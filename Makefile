@@ -26,7 +26,7 @@ ifeq ($(wildcard requirements.txt),)
 $(error Run make in the book's folder, or name it: make -C FOLDER book)
 endif
 
-.PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers bench run lint pdf epub downloads serve lab colab clean help
+.PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers bench teachers run lint pdf epub downloads serve lab colab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
@@ -64,14 +64,14 @@ test: test-unit test-notebooks  ## unit tests, then every notebook again, compar
 	@echo "All tests passed: tests/ and $(words $(NOTEBOOKS)) notebooks."
 	@echo "Left to others: tests/pages to make test-pages (needs Chromium), tests/peers to make test-peers."
 
-test-unit: $(READY)
-	$(BIN)/python -m pytest tests --ignore=tests/pages
+test-unit: $(READY) teachers
+	$(BIN)/python -m pytest tests --ignore=tests/pages -n 2
 
 test-pages: book  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
 	$(BIN)/python -m pytest tests/pages -n 2
 
-test-notebooks: $(READY)  ## nbval over every notebook
+test-notebooks: $(READY) teachers  ## nbval over every notebook
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --durations=8 \
 		--nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=600 $(NOTEBOOKS)
 
@@ -86,9 +86,13 @@ test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of 
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
 	BOOK_PEERS=$(EXTRAS) $(PEERS)/bin/python -m pytest tests/peers -rs
 
-bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 5 minutes)
+bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 8 minutes)
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py
+	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/fused.py
 	$(BIN)/python benchmarks/training.py
+
+teachers: $(READY)  ## bring the real teachers of language into the user's cache (111 MB, once), checked by their SHA-256
+	$(BIN)/python -m companion.teachers
 
 run: $(READY)  ## run the notebooks and store their outputs: make run, or make run NOTEBOOKS=chapters/04_mathematics.ipynb
 	@for notebook in $(NOTEBOOKS); do echo "$$notebook"; \

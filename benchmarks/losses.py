@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from machine import in_turn, machine, publish
 
 from companion import features, losses, tokens
+from companion.vocabulary import uld_loss
 
 T = 4.0
 FLOOR = "floor: z + v, written once"
@@ -43,10 +44,14 @@ def ours(vocabulary: int) -> dict:
         "DKD": lambda z, v, y: losses.dkd_loss(z, v, y, T),
         "DIST": lambda z, v, y: losses.dist_loss(z, v, T),
         "standardized KD": lambda z, v, y: losses.standardized_kd_loss(z, v, T),
+        "WTTM": lambda z, v, y: losses.wttm_loss(z, v, T),
+        "NormKD": lambda z, v, y: losses.normkd_loss(z, v, T),
+        "RLD": lambda z, v, y: losses.rld_loss(z, v, y, T),
         "reverse KL": lambda z, v, y: tokens.reverse_kl_loss(z, v, T),
         "generalized JSD": lambda z, v, y: tokens.generalized_jsd_loss(z, v, 0.5, T),
         "skew KL": lambda z, v, y: tokens.skew_kl_loss(z, v, 0.1, T),
         "sparse KD": lambda z, v, y: tokens.sparse_kd_loss(z, *_stored(v, k), T),
+        "ULD": lambda z, v, y: uld_loss(z, v),
         "hint": lambda z, v, y: features.hint_loss(z, v),
         "similarity": lambda z, v, y: features.similarity_preserving_loss(z, v),
         "RKD distance": lambda z, v, y: features.rkd_distance_loss(z, v),
@@ -125,7 +130,7 @@ def table(columns: dict) -> str:
     names = list(next(iter(columns.values())))
     order = sorted(names[1:], key=lambda name: (":" in name, names.index(name.replace(*THEIRS))))
     for name in order:
-        hard = name.split(": ")[-1] in ("distillation", "DKD")
+        hard = name.split(": ")[-1] in ("distillation", "DKD", "RLD")
         base = HARD[0] if hard else "F.kl_div"
         ratios = [f"{column[name] / column[base]:.2f}" for column in columns.values()]
         lines.append(f"| {name}{' ¹' if hard else ''} | {' | '.join(ratios)} |")

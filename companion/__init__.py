@@ -7,18 +7,23 @@ import torch
 
 __version__ = "0.1.0"
 _MODULES = (
+    "adaptive",
     "audit",
     "checks",
     "data",
     "features",
+    "fused",
+    "generation",
     "interactive",
     "losses",
     "metrics",
     "models",
     "plotting",
+    "teachers",
     "tokens",
     "training",
     "variants",
+    "vocabulary",
 )
 
 

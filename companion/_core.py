@@ -185,22 +185,32 @@ def _mean_and_gradient(z, v, mask, formula, check, whole, denominator, *more) ->
         return (value.sum() / count).to(wider), (slope / count).to(wider).view(shape)
     if check is not None:
         check(*more)
-    gradient = torch.empty(z.shape, dtype=wider, device=z.device)
     step = max(1, (CHUNK if z.is_cpu else CHUNK_OFF_CPU) // z.shape[1])
-    columns, sums = (gradient, z, v, mask, *more), []
-    parts = [columns] if whole or len(z) <= step else zip(*(_split(x, step) for x in columns))  # noqa: B905
-    for out, *rows in parts if len(z) else ():
-        if mask is not None and z.is_cpu and not rows[2].any():
+    if len(z) and (whole or len(z) <= step):  # small batches, where every operation counts
+        value, slope = _rows(formula, z, v, mask, *more)
+        total, gradient = value.sum() / count, slope.div_(count)
+        if slope.dtype != wider:
+            total, gradient = total.to(wider), gradient.to(wider)
+    else:
+        total, gradient = _chunks(formula, (z, v, mask, *more), step, count, wider)
+    if not math.isfinite(total.item()):
+        raise not_finite(total.item(), *(x if mask is None else x[mask] for x in (z, v)))
+    return total, gradient.view(shape) if len(shape) > 2 else gradient
+
+
+def _chunks(formula, columns, step: int, count, wider: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The mean and its derivative, `step` rows at a time: no array of all rows is made but the derivative."""
+    gradient, sums = torch.empty(columns[0].shape, dtype=wider, device=columns[0].device), []
+    parts = zip(*(_split(x, step) for x in (gradient, *columns)))  # noqa: B905
+    for out, *rows in parts if len(gradient) else ():
+        if rows[2] is not None and out.is_cpu and not rows[2].any():
             out.zero_()
             continue
         value, slope = _rows(formula, *rows)
         sums.append(value.sum())
         torch.div(slope, count, out=out)
-    total = sums[0] if len(sums) == 1 else torch.stack([gradient.new_zeros(()), *sums]).sum()
-    total = total.to(wider) / count
-    if not math.isfinite(total.item()):
-        raise not_finite(total.item(), *(x if mask is None else x[mask] for x in (z, v)))
-    return total, gradient.view(shape) if len(shape) > 2 else gradient
+        del slope  # not kept while the next is made
+    return torch.stack([gradient.new_zeros(()), *sums]).sum().to(wider) / count, gradient
 
 
 def _split(x: Tensor | None, step: int):

@@ -46,8 +46,8 @@ def draw_distillation(
     for start, end, colour in [
         ((6, middle + 4), (9.5, soft - 3.5), TEACHER), ((6, middle - 4), (9.5, student + 3.5), STUDENT),
         ((17.4, soft), (19.6, soft), TEACHER), ((17, student + 3.2), (19.6, own), STUDENT),
-        ((17, student - 3.2), (19.6, plain), STUDENT), (ends[0], (39, meet + 3.4), TEACHER),
-        (ends[1], (39, meet - 3.4), STUDENT), (ends[2], (37.1, plain + 5), STUDENT),
+        ((17, student - 3.2), (19.6, plain), STUDENT), (ends[0], (37.1, meet + 1.2), TEACHER),
+        (ends[1], (37.1, meet - 1.2), STUDENT), (ends[2], (37.1, plain + 5), STUDENT),
         ((42.5, plain - 0.8), (42.5, plain + 2.1), BASELINE),
     ]:  # fmt: skip
         style = {"arrowstyle": "-|>", "color": colour, "lw": 1.3, "shrinkA": 0, "shrinkB": 0}
@@ -90,6 +90,6 @@ def _bars(ax, title, p, colour, names, longest) -> None:
     ax.barh(range(len(p)), p.detach().cpu().numpy(), color=colour)
     ax.set(xlim=(0, longest), ylim=(len(p) - 0.5, -0.5))
     ax.plot([0, 0], [-0.5, len(p) - 0.5], color=INK, lw=1)
-    ax.set_title(title, fontsize=9, pad=4, color=colour)
+    ax.set_title(title, fontsize=10, pad=4, color=colour)
     for i, name in enumerate(names):
         ax.text(-0.03 * longest, i, name, ha="right", va="center", fontsize=9)

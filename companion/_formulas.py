@@ -7,6 +7,7 @@ from torch import Tensor
 
 # From this temperature on it is worth asking which of the u are next to nothing: mostly all.
 FLAT = 100
+RULED_OUT = -1e30  # a logit below is as good as −∞
 
 
 def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -20,9 +21,27 @@ def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Ten
         p (n, C), log(q/p) (n, C), q − p (n, C) and KL(p‖q) (n, 1).
     """
     p = (v - v.amax(-1, keepdim=True)).div_(T).exp_()
-    p.div_(p.sum(-1, keepdim=True))
+    return _compare(p.div_(p.sum(-1, keepdim=True)), z, v, T)
+
+
+def compare_below(z: Tensor, v: Tensor, y: Tensor, T: float) -> tuple[Tensor, Tensor]:
+    """q̂ − p̂ and KL(p̂‖q̂) among the classes that the teacher ranks below y (n, 1); 0 where none has a probability."""
+    below = (v < v.gather(-1, y)).to(v.dtype)
+    most = ((below - 1) * -RULED_OUT).add_(v).amax(-1, keepdim=True)
+    some = most > RULED_OUT
+    below = torch.maximum(below, (~some).to(v.dtype))
+    # what is left out is set to 0, not put out of reach: an exponential that underflows takes ten times as long
+    p = (v - most).div_(T).clamp_max_(0).exp_().mul_(below)
+    _, _, gap, kl = _compare(p.div_(p.sum(-1, keepdim=True)), z, v, T, below)
+    return gap.mul_(some), kl.where(some, 0)
+
+
+def _compare(p: Tensor, z: Tensor, v: Tensor, T: float, among: Tensor | None = None) -> tuple[Tensor, ...]:
+    """`compare` given p; `among` is 1 for a class that counts, else 0."""
     u = (z - v).div_(T)
     u.sub_((p * u).sum(-1, keepdim=True))
+    if among is not None:
+        u.mul_(among)  # what does not count, p = 0, is not to overflow either
     r = u.expm1()
     rest = r - u
     if T > FLAT:  # so flat that e^u − 1 − u itself cancels: take its series where u is small
@@ -36,6 +55,8 @@ def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Ten
     parts = p, u.sub_(kl), r.sub_(s).mul_(p).div_(s.add_(1)), kl
     if near:
         return parts
+    if among is not None:
+        z, v = (x.masked_fill(among == 0, -math.inf) for x in (z, v))
     return tuple(torch.where(where, a, b) for a, b in zip(parts, _compare_far(z, v, T), strict=True))
 
 
@@ -63,6 +84,33 @@ def standardized(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x - x.mean(-1, keepdim=True)
     std = x.square().sum(-1, keepdim=True).div_(x.shape[-1] - 1).sqrt_()
     return x.div_(std + 1e-7), std
+
+
+def compare_standardized(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor]:
+    """T² · KL of the standardized rows, its derivative in z as it came, and the teacher's std."""
+    (z, std), (v, std_t) = (standardized(x) for x in (z, v))
+    _, _, gap, kl = compare(z, v, T)
+    # dz/dlogits: no part along the constant vector (gap has none) nor, but for the 1e-7, along z itself
+    scale = (std + 1e-7) / (std.clamp_min(1e-30) * (z.shape[-1] - 1))
+    along = (gap * z).sum(-1, keepdim=True).mul_(scale)
+    # a row that is constant, but for rounding, is led as though it had the teacher's spread
+    std = torch.where(std > 8 * torch.finfo(z.dtype).eps * std_t, std, std_t)
+    return kl.mul_(T * T), gap.sub_(along * z).mul_(T).div_(std + 1e-7), std_t
+
+
+def out_of_reach(z: Tensor, v: Tensor, T: float) -> Tensor:
+    """A logit for each row that takes a class out of both softmaxes: e^−1000 = 0."""
+    return torch.minimum(z.amin(-1, keepdim=True), v.amin(-1, keepdim=True)) - 1000 * T
+
+
+def against_rest(x: Tensor, c: Tensor, T: float) -> tuple[Tensor, Tensor]:
+    """x_c/T beside the log of the other classes' sum (n, 2), and the others' shares of it (n, C), 0 at c."""
+    rest = x.scatter(-1, c, -math.inf)
+    most = rest.amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).min)  # others that are all ruled out
+    shares = rest.sub_(most).div_(T).exp_()
+    total = shares.sum(-1, keepdim=True)
+    pair = torch.cat([x.gather(-1, c) / T, most / T + total.log()], -1)
+    return pair, shares.div_(total.clamp_min(torch.finfo(x.dtype).tiny))
 
 
 def decorrelation(x: Tensor, y: Tensor, dim: int, weight: float) -> tuple[Tensor, Tensor]:

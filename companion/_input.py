@@ -10,6 +10,10 @@ class NotFinite(ValueError, FloatingPointError):
     """A loss is infinite or NaN: of its input, or of a training run that diverges."""
 
 
+PADDED = (
+    " If both are language models of one tokenizer and one is padded at the end, cut it: z[..., :V]. With two "
+    "tokenizers column c is not the same token: see companion.vocabulary."
+)
 LEARN_T = "T**2 * F.kl_div((z / T).log_softmax(-1), (v / T).softmax(-1), reduction='batchmean')"
 
 
@@ -61,9 +65,12 @@ def check_logits(logits_s: Tensor, logits_t: Tensor, classes: int = 2) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise TypeError(_no_logits(side, x))
     if logits_s.shape != logits_t.shape:
+        padded = (
+            logits_s.shape[:-1] == logits_t.shape[:-1] and min(logits_s.shape[-1], logits_t.shape[-1]) > 1
+        )
         raise ValueError(
             "student and teacher logits must have the same shape (..., C); got "
-            f"{tuple(logits_s.shape)} and {tuple(logits_t.shape)}."
+            f"{tuple(logits_s.shape)} and {tuple(logits_t.shape)}.{PADDED if padded else ''}"
         )
     shape = tuple(logits_s.shape)
     if len(shape) < 2:

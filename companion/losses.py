@@ -12,13 +12,14 @@ its parts add up to the loss of the whole: this makes gradient accumulation exac
 
 Peak memory above the inputs, forward and backward, measured in float32 tables of the logits' size: 2, and 2.5 for
 half precision (the usual F.kl_div line in float32: 5). Off the CPU up to 17 chunks of 16 MiB come on top. `dist_loss`
-relates the whole batch at once: 8, and 10. Under `torch.compile` it is the compiler that decides.
+relates the whole batch at once: 7, and 9. Under `torch.compile` it is the compiler that decides.
 """
 
 from torch import Tensor
 
 from ._core import mean_over_labelled, mean_over_rows, number, temperature, wide
 from ._formulas import compare, cross_entropy
+from .adaptive import normkd_loss, rld_loss, wttm_loss
 from .variants import dist_loss, dkd_loss, standardized_kd_loss
 
 __all__ = [
@@ -27,8 +28,11 @@ __all__ = [
     "dkd_loss",
     "kd_loss",
     "logit_mse_loss",
+    "normkd_loss",
+    "rld_loss",
     "soften",
     "standardized_kd_loss",
+    "wttm_loss",
 ]
 
 

@@ -5,11 +5,10 @@ Conventions, mask, denominator and memory as in `losses`, which gives these by t
 
 from math import inf
 
-import torch
-from torch import Tensor, finfo
+from torch import Tensor
 
 from ._core import check_logits, mean_over_labelled, mean_over_rows, number, temperature
-from ._formulas import compare, decorrelation, standardized
+from ._formulas import compare, compare_standardized, decorrelation, out_of_reach
 
 
 def dkd_loss(
@@ -51,8 +50,8 @@ def dkd_loss(
     def rows(z, v, y):
         y = y[:, None]
         p, _, gap, kl = compare(z, v, T)
-        out_of_reach = v.amin(-1, keepdim=True) - 1000 * T  # e^−1000 = 0: the target leaves both softmaxes
-        _, _, gap_rest, nckd = compare(z.scatter(-1, y, out_of_reach), v.scatter(-1, y, out_of_reach), T)
+        out = out_of_reach(z, v, T)  # where the target leaves both softmaxes
+        _, _, gap_rest, nckd = compare(z.scatter(-1, y, out), v.scatter(-1, y, out), T)
         weight = beta - alpha * (1 - p.gather(-1, y))  # α · TCKD = α · KL − α · (1 − p_y) · NCKD
         value, slope = (alpha * a + weight * b for a, b in ((kl, nckd), (gap, gap_rest)))
         return value.mul_(T * T), slope.mul_(T)
@@ -132,13 +131,6 @@ def standardized_kd_loss(
     T = temperature(T)
 
     def rows(z, v):
-        (z, std), (v, std_t) = (standardized(x) for x in (z, v))
-        _, _, gap, kl = compare(z, v, T)
-        # dz/dlogits: no part along the constant vector (gap has none) nor, but for the 1e-7, along z itself
-        scale = (std + 1e-7) / (std.clamp_min(1e-30) * (z.shape[-1] - 1))
-        along = (gap * z).sum(-1, keepdim=True).mul_(scale)
-        # a row that is constant, but for rounding, is led as though it had the teacher's spread
-        std = torch.where(std > 8 * finfo(z.dtype).eps * std_t, std, std_t)
-        return kl.mul_(T * T), gap.sub_(along * z).mul_(T).div_(std + 1e-7)
+        return compare_standardized(z, v, T)[:2]
 
     return mean_over_rows(rows, logits_s, logits_t, mask, denominator)

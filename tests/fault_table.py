@@ -5,12 +5,18 @@ python -m tests.fault_table     # prints the table, cases × losses
 
 import torch
 
-from companion import features, losses, tokens
+from companion import features, fused, losses, tokens, vocabulary
 from companion.audit import _definitions as definitions
 from companion.audit import _faults as faults
 from companion.audit._faults import CASES, MAPS, ONLY_N, Loss, draw
 
 __all__ = ["CASES", "LOSSES", "Loss", "draw", "outcome", "table"]
+
+
+def _eye(x):
+    """Weights of a last layer that hands its features on, as logits."""
+    return torch.eye(x.shape[-1], dtype=x.dtype).to(x.device)
+
 
 _MASKED, _ALL = frozenset({"mask", "tokens"}), frozenset({"T", "mask", "tokens"})
 _BOTH = frozenset({"both", "teacher"})
@@ -31,6 +37,15 @@ LOSSES = {
     "standardized": Loss(
         lambda z, v, T, mask, y: losses.standardized_kd_loss(z, v, T, mask), definitions.standardized, _ALL
     ),
+    "WTTM": Loss(
+        lambda z, v, T, mask, y: losses.wttm_loss(z, v, T, mask), definitions.wttm, _ALL, divergence=False,
+        ruled_out=_BOTH,
+    ),
+    "NormKD": Loss(lambda z, v, T, mask, y: losses.normkd_loss(z, v, T, mask), definitions.normkd, _ALL),
+    "RLD": Loss(
+        lambda z, v, T, mask, y: losses.rld_loss(z, v, y, T, mask=mask), definitions.rld, _ALL | {"y"},
+        divergence=False, ruled_out=_BOTH,
+    ),
     "forward KL": Loss(
         lambda z, v, T, mask, y: tokens.forward_kl_loss(z, v, T, mask), definitions.kd, _ALL, ruled_out=_BOTH
     ),
@@ -48,6 +63,12 @@ LOSSES = {
     "sparse": Loss(
         lambda z, v, T, mask, y: tokens.sparse_kd_loss(z, *definitions.stored(v, T), T, mask), definitions.sparse, _ALL,
         divergence=False, ruled_out=_BOTH, wrong={},
+    ),
+    "fused": Loss(
+        lambda z, v, T, mask, y: fused.fused_linear_kd_loss(z, _eye(z), v, _eye(v), T, mask), definitions.kd, _ALL
+    ),
+    "ULD": Loss(
+        lambda z, v, T, mask, y: vocabulary.uld_loss(z, v, mask), definitions.uld, _MASKED, ruled_out=_BOTH, wrong=ONLY_N
     ),
     "hint": Loss(
         lambda z, v, T, mask, y: features.hint_loss(z, v), lambda z, v, T, y: definitions.square(z, v, T, y) / 2

@@ -12,15 +12,17 @@ from companion.checks import (
     concepts,
     conventions,
     experiments,
+    inside,
     outlook,
     questions,
     responses,
     several,
+    teachers,
 )
 from companion.checks._choice import choice
 from companion.checks._exercises import EXERCISES
 
-MODULES = (concepts, conventions, experiments, outlook, questions, responses, several)
+MODULES = (concepts, conventions, experiments, inside, outlook, questions, responses, several, teachers)
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"
 ]

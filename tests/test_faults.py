@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 
-from companion import features, losses, tokens, variants
+from companion import adaptive, features, fused, losses, tokens, variants, vocabulary
 from tests.fault_table import CASES, LOSSES, draw, outcome, table
 
 
@@ -24,7 +24,7 @@ def test_there_are_twenty_cases_and_the_table_prints():
     assert len(table().splitlines()) == 20 + len(LOSSES) + 4
 
 
-MODULES = (losses, variants, features, tokens)
+MODULES = (losses, variants, adaptive, features, tokens, fused, vocabulary)
 
 
 def test_every_public_loss_is_in_the_suite():

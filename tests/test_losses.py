@@ -19,8 +19,11 @@ from companion.losses import (
     dkd_loss,
     kd_loss,
     logit_mse_loss,
+    normkd_loss,
+    rld_loss,
     soften,
     standardized_kd_loss,
+    wttm_loss,
 )  # fmt: skip
 
 TEMPERATURES = [0.5, 1.0, 2.0, 4.0, 20.0]
@@ -311,6 +314,142 @@ def test_standardized_kd_loss_is_kd_of_z_scores_and_blind_to_shift_and_scale():
     assert standardized_kd_loss(3 * v - 5, v, 2.0).item() == pytest.approx(0, abs=1e-13)
 
 
+@pytest.mark.parametrize("loss", ["DKD", "RLD"])
+def test_the_target_is_left_out_however_far_below_it_the_student_ranks_the_others(loss):
+    """1000 T below the teacher's least is not below the student's: both sides have a say in what is out of reach."""
+    z = torch.tensor([[0.0, -5000.0, -5002.0]], dtype=torch.double, requires_grad=True)
+    v, y = torch.tensor([[3.0, 1.0, 0.0]], dtype=torch.double), torch.tensor([0])
+    value = {"DKD": dkd_loss, "RLD": rld_loss}[loss](z, v, y, 1.0, 0.0, 1.0)
+    p, q = softmax([1.0, 0.0]), softmax([2.0, 0.0])
+    assert value.item() == pytest.approx(rel_entr(p, q).sum(), rel=1e-9)
+    np.testing.assert_allclose(gradient(value, z), [[0, *(q - p)]], rtol=1e-9)
+
+
+# ------------------------------------------------------------------------------------ WTTM, NormKD and RLD
+
+
+@pytest.mark.parametrize("T", TEMPERATURES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_wttm_loss_is_its_definition_with_no_T_on_the_student(shape, T):
+    """As in the authors' code: powers γ = 1/T of the teacher's probabilities, their sum the weight."""
+    z, v = logits(*shape)
+    z_, v_ = numbers(z, v)
+    powers = softmax(v_, -1) ** (1 / T)
+    weight = powers.sum(-1)
+    p, q = powers / weight[:, None], softmax(z_, -1)
+    loss = wttm_loss(z, v, T)
+    assert loss.item() == pytest.approx((weight * rel_entr(p, q).sum(-1)).mean(), rel=1e-10)
+    np.testing.assert_allclose(gradient(loss, z), weight[:, None] * (q - p) / shape[0], rtol=1e-8, atol=1e-14)
+
+
+def test_wttm_loss_is_zero_where_the_student_is_the_softened_teacher_and_kd_at_T_1():
+    z, v = logits(6, 5)
+    for T in TEMPERATURES:
+        assert wttm_loss(v / T, v, T).item() == 0
+        assert not gradient(wttm_loss(z, z.detach() * T, T), z).round(14).any()
+        assert wttm_loss(v / T + 2.5, v, T).item() == pytest.approx(0, abs=1e-14)
+    assert wttm_loss(v, v, 4.0).item() > 0.01
+    assert wttm_loss(z, v, 1.0).item() == pytest.approx(kd_loss(z, v, 1.0).item(), rel=1e-13)
+
+
+def test_the_weight_of_wttm_goes_from_1_to_C_to_the_power_1_minus_1_over_T():
+    z, _ = logits(1, 8)
+    for v, weight in ((torch.zeros(1, 8), 8**0.75), (1e3 * torch.eye(8)[:1], 1.0)):
+        found = wttm_loss(z, v.double(), 4.0)
+        assert found.item() == pytest.approx(weight * kd_loss(z, v.double() / 4).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("T", TEMPERATURES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_normkd_loss_is_its_definition(shape, T):
+    """As in the authors' code, 1e-7 apart: both sides over T times their own σ, the KL times the teacher's squared."""
+    z, v = logits(*shape)
+    z_, v_ = numbers(z, v)
+    own, own_t = (T * (x.std(-1, ddof=1, keepdims=True) + 1e-7) for x in (z_, v_))
+    kl = rel_entr(softmax(v_ / own_t, -1), softmax(z_ / own, -1)).sum(-1)
+    expected = (kl * (T * v_.std(-1, ddof=1)) ** 2).mean()
+    assert normkd_loss(z, v, T).item() == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_normkd_loss_is_standardized_kd_by_the_teachers_variance_and_blind_to_the_students_scale():
+    z, v = logits(1, 5)
+    weighed = v.var(-1) * standardized_kd_loss(z, v, 2.0)
+    assert normkd_loss(z, v, 2.0).item() == pytest.approx(weighed.item(), rel=1e-12)
+    assert normkd_loss(3 * v - 5, v, 2.0).item() == pytest.approx(0, abs=1e-13)
+    assert normkd_loss(z, 10 * v).item() == pytest.approx(100 * normkd_loss(z, v).item(), rel=1e-6)
+    flat = torch.ones_like(v)
+    assert normkd_loss(z, flat).item() == 0 and not gradient(normkd_loss(z, flat), z).any()
+
+
+def rld_parts(z, v, y, T):
+    """SCD and MCD of each example, after the paper: from probabilities, example by example."""
+    scd, mcd = [], []
+    for z_i, v_i, y_i in zip(z / T, v / T, y, strict=True):
+        p, q, below = softmax(v_i), softmax(z_i), v_i < v_i[y_i]
+        scd.append(rel_entr([p.max(), 1 - p.max()], [q[y_i], 1 - q[y_i]]).sum())
+        mcd.append(rel_entr(softmax(v_i[below]), softmax(z_i[below])).sum() if below.any() else 0.0)
+    return np.array(scd), np.array(mcd)
+
+
+@pytest.mark.parametrize("alpha, beta", [(1.0, 8.0), (1.0, 0.0), (0.0, 1.0), (2.0, 0.5)])
+@pytest.mark.parametrize("shape", [(7, 5), (9, 2), (40, 4)])
+def test_rld_loss_is_its_definition(shape, alpha, beta):
+    (z, v), y = logits(*shape), labels(*shape)
+    scd, mcd = rld_parts(*numbers(z, v), y.numpy(), 3.0)
+    expected = 9 * (alpha * scd + beta * mcd).mean()
+    assert rld_loss(z, v, y, 3.0, alpha, beta).item() == pytest.approx(expected, rel=1e-10, abs=1e-14)
+    assert shape[1] == 2 or ((mcd == 0).any() and (mcd > 0).any()), "a label that ranks last, and others"
+
+
+def test_rld_loss_is_dkd_where_the_teacher_is_right_and_only_there():
+    z, v = logits(6, 5)
+    right, wrong = v.argmax(-1), v.argmin(-1)
+    same, dkd = rld_loss(z, v, right), dkd_loss(z, v, right)
+    assert same.item() == pytest.approx(dkd.item(), rel=1e-11)
+    np.testing.assert_allclose(gradient(same, z), gradient(dkd, z), rtol=1e-8, atol=1e-13)
+    assert rld_loss(z, v, wrong).item() != pytest.approx(dkd_loss(z, v, wrong).item(), rel=0.01)
+
+
+def test_rld_loss_at_agreement_is_zero_for_a_teacher_that_is_right_and_asks_for_more_of_one_that_is_wrong():
+    _, v = logits(6, 5)
+    right, wrong = v.argmax(-1), v.argmin(-1)
+    for T in TEMPERATURES:
+        assert rld_loss(v, v, right, T).item() == 0
+        assert rld_loss(v, v, wrong, T).item() > 0
+    same = v.clone().requires_grad_()
+    slope = gradient(rld_loss(same, v, wrong), same)
+    assert (slope[range(6), wrong] < 0).all(), "descending it raises the label"
+
+
+def test_rld_loss_leaves_out_what_the_teacher_ranks_above_the_label_and_ties_with_it():
+    """Only the two last classes stand below the label: the loss is blind to how the student ranks the others, α = 0."""
+    v = torch.tensor([[3.0, 1.0, 1.0, 0.5, 0.0]], dtype=torch.double)
+    z, y = logits(1, 5)[0], torch.tensor([1])
+    value = rld_loss(z, v, y, 1.0, 0.0, 1.0)
+    p, q = softmax([0.5, 0.0]), softmax(numbers(z)[0][0, 3:])
+    assert value.item() == pytest.approx(rel_entr(p, q).sum(), rel=1e-12)
+    np.testing.assert_allclose(gradient(value, z)[0], [0, 0, 0, *(q - p)], rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("y", [0, 1, 2])
+def test_rld_loss_of_two_classes_one_of_them_ruled_out_by_the_teacher(y):
+    """Below the label no class has any probability: MCD is 0, and nothing is NaN."""
+    v = torch.tensor([[1.0, 0.0, -math.inf]], dtype=torch.double)
+    z = logits(1, 3)[0]
+    value = rld_loss(z, v, torch.tensor([y]), 1.0, 0.0, 1.0)
+    below = [1] if y == 0 else []
+    expected = -math.log(softmax(numbers(z)[0][0, 1:])[0]) if below else 0.0
+    assert value.item() == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert np.isfinite(gradient(value, z)).all()
+
+
+@pytest.mark.parametrize("weights", [(-1.0, 1.0), (1.0, -1.0), (math.nan, 1.0)])
+def test_rld_refuses_negative_weights(weights):
+    (z, v), y = logits(5, 2), labels(5, 2)
+    with pytest.raises(ValueError, match="alpha and beta"):
+        rld_loss(z, v, y, 2.0, *weights)
+
+
 # ------------------------------------------------------------------------------ what holds for all of them
 
 CALLS = {
@@ -321,10 +460,12 @@ CALLS = {
     "dkd_loss": lambda z, v: dkd_loss(z, v, labels(len(z), z.shape[-1]), 3.0, 1.5, 2.5),
     "dist_loss": lambda z, v: dist_loss(z, v, 3.0, 1.0, 2.0),
     "standardized_kd_loss": lambda z, v, mask=None: standardized_kd_loss(z, v, 3.0, mask),
+    "wttm_loss": lambda z, v, mask=None: wttm_loss(z, v, 3.0, mask),
+    "normkd_loss": lambda z, v, mask=None: normkd_loss(z, v, 3.0, mask),
+    "rld_loss": lambda z, v: rld_loss(z, v, labels(len(z), z.shape[-1]), 3.0, 1.5, 2.5),
 }
-MASKED = {
-    name: call for name, call in CALLS.items() if "mse" in name or name in ("kd_loss", "standardized_kd_loss")
-}
+UNLABELLED = ("kd_loss", "standardized_kd_loss", "wttm_loss", "normkd_loss")
+MASKED = {name: call for name, call in CALLS.items() if "mse" in name or name in UNLABELLED}
 
 
 EVERY = {
@@ -334,6 +475,9 @@ EVERY = {
     "dkd_loss": dkd_loss,
     "dist_loss": lambda z, v, y, **more: dist_loss(z, v, **more),
     "standardized_kd_loss": lambda z, v, y, **more: standardized_kd_loss(z, v, **more),
+    "wttm_loss": lambda z, v, y, **more: wttm_loss(z, v, **more),
+    "normkd_loss": lambda z, v, y, **more: normkd_loss(z, v, **more),
+    "rld_loss": rld_loss,
     "forward_kl_loss": lambda z, v, y, **more: tokens.forward_kl_loss(z, v, **more),
     "reverse_kl_loss": lambda z, v, y, **more: tokens.reverse_kl_loss(z, v, **more),
     "generalized_jsd_loss": lambda z, v, y, **more: tokens.generalized_jsd_loss(z, v, **more),
@@ -460,6 +604,9 @@ def test_the_defaults_are_the_documented_ones():
         dkd_loss: {"T": 4.0, "alpha": 1.0, "beta": 8.0},
         dist_loss: {"T": 1.0, "beta": 1.0, "gamma": 1.0},
         standardized_kd_loss: {"T": 2.0},
+        wttm_loss: {"T": 4.0},
+        normkd_loss: {"T": 2.0},
+        rld_loss: {"T": 4.0, "alpha": 1.0, "beta": 8.0},
         tokens.forward_kl_loss: {"T": 1.0},
         tokens.reverse_kl_loss: {"T": 1.0},
         tokens.generalized_jsd_loss: {"beta": 0.5, "T": 1.0},
@@ -514,6 +661,8 @@ def test_the_way_round_is_the_loss_and_has_the_gradient_in_T():
         (lambda z, v, y, w: distillation_loss(z, v, y, alpha=w), "alpha"),
         (lambda z, v, y, w: dkd_loss(z, v, y, alpha=w), "alpha"),
         (lambda z, v, y, w: dkd_loss(z, v, y, beta=w), "beta"),
+        (lambda z, v, y, w: rld_loss(z, v, y, alpha=w), "alpha"),
+        (lambda z, v, y, w: rld_loss(z, v, y, beta=w), "beta"),
         (lambda z, v, y, w: dist_loss(z, v, beta=w), "beta"),
         (lambda z, v, y, w: dist_loss(z, v, gamma=w), "gamma"),
         (lambda z, v, y, w: tokens.generalized_jsd_loss(z, v, w), "beta"),
@@ -539,7 +688,7 @@ def test_labels_in_the_place_of_the_temperature_are_named():
 
 # -------------------------------------------------------------------------------------------------- labels
 
-WITH_LABELS = {name: EVERY[name] for name in ("distillation_loss", "dkd_loss")}
+WITH_LABELS = {name: EVERY[name] for name in ("distillation_loss", "dkd_loss", "rld_loss")}
 ALPHAS = [0.0, 0.5, 1.0]
 
 
@@ -705,7 +854,7 @@ def cuts(n):
 @pytest.mark.parametrize("call", BY_ROW.values(), ids=BY_ROW)
 def test_with_the_batchs_denominator_the_parts_add_up_to_the_batch(call):
     """However it is cut, also where parts hold 0, 1 or 3 of the tokens that count."""
-    (z, v), y = logits(5, 3, 4), labels(15, 4).view(5, 3)
+    (z, v), y = logits(5, 3, 4, seed=1), labels(15, 4).view(5, 3)
     mask = torch.tensor([[1, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 1, 0]]).bool()
     whole = call(z, v, y, mask=mask)
     slope = gradient(whole, z)
@@ -739,7 +888,7 @@ def test_a_batch_in_which_nothing_counts_has_a_denominator_of_zero(call):
 # ------------------------------------------------------------------------------------- a student that starts at zero
 
 
-@pytest.mark.parametrize("loss", [dist_loss, standardized_kd_loss])
+@pytest.mark.parametrize("loss", [dist_loss, standardized_kd_loss, normkd_loss, wttm_loss])
 @pytest.mark.parametrize("value", [0.0, 3.0])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_a_row_of_equal_logits_gets_a_gradient_of_the_usual_size(loss, value, dtype):
@@ -751,7 +900,7 @@ def test_a_row_of_equal_logits_gets_a_gradient_of_the_usual_size(loss, value, dt
     assert (torch.cosine_similarity(-first.double(), centred) > 0).all()  # towards the teacher
 
 
-@pytest.mark.parametrize("loss", [dist_loss, standardized_kd_loss, kd_loss])
+@pytest.mark.parametrize("loss", [dist_loss, standardized_kd_loss, kd_loss, normkd_loss, wttm_loss])
 @pytest.mark.parametrize("optimiser, lr", [(torch.optim.Adam, 0.03), (torch.optim.SGD, 0.1)])
 def test_a_last_layer_that_starts_at_zero_learns_as_one_that_does_not(loss, optimiser, lr):
     generator = torch.Generator().manual_seed(0)

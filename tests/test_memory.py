@@ -15,6 +15,7 @@ from tests.second_device import NAME, Second
 SHAPE = (256, 500)
 RESPONSES = [name for name, of in LOSSES.items() if "T" in of.takes or "mse" in name]
 RESPONSES.remove("contrastive")
+RESPONSES.remove("fused")  # in test_fused.py
 
 
 class Peak(TorchDispatchMode):
@@ -62,9 +63,9 @@ def kl_div(z, v, T, mask, y):
 @pytest.mark.parametrize("dtype, most", [(torch.float32, 2), (torch.bfloat16, 2.5)])
 @pytest.mark.parametrize("name", RESPONSES)
 def test_peak_above_the_inputs(name, dtype, most, device, monkeypatch):
-    """The docstring of `losses`: two tables, two and a half for half precision, and eight and ten for DIST."""
+    """The docstring of `losses`: two tables, two and a half for half precision, and seven and nine for DIST."""
     if name == "DIST":
-        most = {2: 8, 2.5: 10}[most]
+        most = {2: 7, 2.5: 9}[most]
     assert tables(LOSSES[name].call, dtype, device, monkeypatch) == pytest.approx(most, abs=0.02)
 
 
@@ -73,14 +74,14 @@ def test_the_usual_line_takes_five(monkeypatch):
 
 
 def test_what_a_chunk_takes_off_the_cpu(monkeypatch):
-    """Forward, all in one chunk: what each further number of CHUNK_OFF_CPU costs."""
-    monkeypatch.setattr(_core, "CHUNK_OFF_CPU", SHAPE[0] * SHAPE[1])
+    """Forward, in two chunks: what each further number of CHUNK_OFF_CPU costs."""
+    monkeypatch.setattr(_core, "CHUNK_OFF_CPU", SHAPE[0] * SHAPE[1] // 2)
     found = {}
     for name in RESPONSES:
         z, v, y = (x.to(NAME) for x in (*torch.randn(2, *SHAPE), torch.arange(SHAPE[0])))
         with Peak(z, v) as peak:
             LOSSES[name].call(z, v, 2.0, None, y)
-        found[name] = peak.most / (4 * SHAPE[0] * SHAPE[1]) - 1
+        found[name] = 2 * (peak.most / (4 * SHAPE[0] * SHAPE[1]) - 1)
     most = max(value for name, value in found.items() if name != "DIST")  # which takes no chunks
     assert 16 < most < 17, found
 

@@ -16,12 +16,15 @@ settings.load_profile("book")
 KL = {
     "kd": lambda z, v, T=2.0, mask=None: losses.kd_loss(z, v, T, mask),
     "standardized": lambda z, v, T=2.0, mask=None: losses.standardized_kd_loss(z, v, T, mask),
+    "NormKD": lambda z, v, T=2.0, mask=None: losses.normkd_loss(z, v, T, mask),
+    "WTTM of z/T": lambda z, v, T=2.0, mask=None: losses.wttm_loss(z / T, v, T, mask),
     "reverse": lambda z, v, T=2.0, mask=None: tokens.reverse_kl_loss(z, v, T, mask),
     "jsd": lambda z, v, T=2.0, mask=None: tokens.generalized_jsd_loss(z, v, 0.3, T, mask),
     "skew": lambda z, v, T=2.0, mask=None: tokens.skew_kl_loss(z, v, 0.1, T, mask),
 }
 UNMASKED = {
     "DKD": lambda z, v, T=2.0: losses.dkd_loss(z, v, torch.arange(len(z)) % z.shape[-1], T),
+    "RLD": lambda z, v, T=2.0: losses.rld_loss(z, v, v.argmax(-1), T),  # the teacher is right
     "DIST": lambda z, v, T=2.0: losses.dist_loss(z, v, T),
 }
 MSE = {"centred mse": lambda z, v, T=None, mask=None: losses.logit_mse_loss(z, v, True, mask)}
@@ -64,7 +67,7 @@ def test_never_negative_never_nan_even_in_float32(loss, pair, T):
 def test_zero_at_agreement_and_only_there(loss, pair, T):
     z, v = pair
     assert loss(v, v, T).item() == 0 and not gradient(loss, v, v, T).any()
-    if loss not in UNMASKED.values() and loss is not KL["standardized"]:
+    if loss not in UNMASKED.values() and loss not in (KL["standardized"], KL["NormKD"]):
         apart = ((z - v) - (z - v).mean(-1, keepdim=True)).abs().max()
         assert loss(z, v, T).item() > 0 or apart / T < 1e-6 or loss is KL["skew"] or loss is KL["jsd"]
 

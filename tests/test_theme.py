@@ -4,6 +4,7 @@ import ast
 import html
 import re
 import sys
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
@@ -26,6 +27,7 @@ import cards  # noqa: E402
 import ebook  # noqa: E402
 import figures  # noqa: E402
 import finding  # noqa: E402
+import folds  # noqa: E402
 import pagefacts  # noqa: E402
 import report  # noqa: E402
 
@@ -246,6 +248,8 @@ def test_reading_time_counts_words_and_code_but_no_output():
     folded = HideCodeCellNode()
     folded += code.deepcopy()
     assert pagefacts.minutes(doctree(words, folded, output)) == 2
+    box = nodes.admonition("", nodes.title("", "By hand"), words.deepcopy(), classes=["dropdown"])
+    assert pagefacts.minutes(doctree(words, box)) == 2
     assert pagefacts.minutes(doctree(nodes.paragraph("", "short"))) == 1
 
 
@@ -289,6 +293,23 @@ def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_pat
         assert 'href="https://book.example/kd/index.html"' in (out / "404.html").read_text()
 
 
+@pytest.mark.parametrize("forgets", [True, False])
+def test_a_label_may_move_to_an_earlier_page(tmp_path, forgets):
+    """Someone who has built the pages takes over a newer state, and builds again."""
+    label = "\n\n.. math:: a = b\n   :label: eq-a\n"
+    for a, b in (("", label), (label, "")):
+        (tmp_path / "index.rst").write_text(f"A\n=\n\n.. toctree::\n\n   other\n{a}")
+        (tmp_path / "other.rst").write_text(f"B\n=\n{b}")
+        said = StringIO()
+        with docutils_namespace():
+            out, trees = tmp_path / "out", tmp_path / "trees"
+            app = Sphinx(tmp_path, None, out, trees, "html", status=None, warning=said)
+            if forgets:
+                app.connect("env-before-read-docs", book.forget)
+            app.build()
+    assert ("duplicate label" in said.getvalue()) == (not forgets), said.getvalue()
+
+
 @pytest.mark.parametrize(("builder", "open_"), [("html", False), ("singlehtml", True), ("epub", True)])
 def test_folded_cells_stand_open_on_paper(builder, open_):
     document = doctree(HideCodeCellNode("", nodes.paragraph("", "code")))
@@ -296,6 +317,55 @@ def test_folded_cells_stand_open_on_paper(builder, open_):
     ebook.Unfolded(document).run()
     assert isinstance(document[0], nodes.paragraph if open_ else HideCodeCellNode)
     assert document.astext() == "code"
+
+
+def folded_cell(code, printed=""):
+    """A cell as myst-nb leaves it for the pages: its code in a fold, and what it printed."""
+    fold = HideCodeCellNode("", nodes.container("", nodes.paragraph("", code)), classes=["above-input"])
+    output = nodes.literal_block(printed, printed, classes=["output", "stream"])
+    return nodes.container("", fold, nodes.container("", *[output] * bool(printed)), nb_element="cell_code")
+
+
+def folded(*children, builder="html"):
+    section = nodes.section("", *children)
+    document = doctree(section)
+    document.settings.env = SimpleNamespace(app=SimpleNamespace(builder=SimpleNamespace(name=builder)))
+    folds.OneFold(document).run()
+    return section
+
+
+def folds_in(section):
+    return [fold.astext().split() for fold in section.findall(HideCodeCellNode)]
+
+
+def test_cells_in_a_row_share_one_fold_and_text_begins_another():
+    section = folded(folded_cell("a"), folded_cell("b", "1"), nodes.paragraph("", "x"), folded_cell("c", "2"))
+    assert folds_in(section) == [["a", "b"], ["c"]]
+    assert [cell["classes"] for cell in section.findall(folds.is_cell)] == [[], [], []]
+    assert section.astext().split() == ["a", "b", "1", "x", "c", "2"]
+
+
+def test_code_that_shows_nothing_joins_the_fold_before_it():
+    section = folded(
+        folded_cell("a", "1"), nodes.paragraph("", "x"), folded_cell("b"), nodes.paragraph("", "y")
+    )
+    assert folds_in(section) == [["a", "b"]]
+    assert [cell["classes"] for cell in section.findall(folds.is_cell)] == [[], ["folded-above"]]
+
+
+def test_three_claims_show_and_a_line_says_how_many_more():
+    printed = [["✓ 1", "n = 5", "✓ 2"], ["✓ 3", "✓ 4"], ["✓ 5"]]
+    section = folded(*(folded_cell(f"c{i}", "\n".join(lines)) for i, lines in enumerate(printed)))
+    more = section.children[-1].children[-1]
+    assert more["prompt_show"] == "✓ and 2 more" and more.astext() == "✓ 4\n✓ 5"
+    shown = section.astext().replace(more.astext(), "")
+    assert [line for line in shown.splitlines() if line.startswith("✓")] == ["✓ 1", "✓ 2", "✓ 3"]
+    assert "n = 5" in shown
+
+
+def test_on_paper_cells_are_left_as_they_are():
+    section = folded(folded_cell("a", "✓ 1\n✓ 2"), folded_cell("b", "✓ 3\n✓ 4"), builder="singlehtml")
+    assert len(folds_in(section)) == 2 and section.astext().count("✓") == 4
 
 
 # ------------------------------------------------------------------------------------------------------------ cards

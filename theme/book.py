@@ -65,8 +65,16 @@ def copy_mathjax(app) -> None:
     copyfile(source, static / source.name)
 
 
+def forget(app, env, docnames) -> None:
+    """Sphinx forgets a page just before it reads it: a label that moved to an earlier page would be there twice."""
+    for docname in docnames:
+        app.emit("env-purge-doc", env, docname)
+        env.clear_doc(docname)
+
+
 def setup(app) -> dict:
     app.setup_extension("figures")
+    app.setup_extension("folds")
     app.setup_extension("glued")
     app.setup_extension("pagefacts")
     app.setup_extension("api")
@@ -79,4 +87,5 @@ def setup(app) -> dict:
     app.add_js_file("maths.js", priority=400, defer="defer")  # deferred scripts run in order: before MathJax
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
+    app.connect("env-before-read-docs", forget)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -49,9 +49,14 @@ class EquationTests(SphinxDirective):
 
 
 def minutes(doctree) -> int:
-    """Time to read: the words of the text and the lines of the code, not what a run printed or what is folded."""
+    """Time to read: the words of the text and the lines of the code, not what a run printed or what is shut."""
     words = lines = 0
-    folded = {id(text) for cell in doctree.findall(is_folded) for text in cell.findall(nodes.Text)}
+    shut = (
+        node
+        for node in doctree.findall(nodes.Element)
+        if is_folded(node) or "dropdown" in node.get("classes", ())
+    )
+    folded = {id(text) for part in shut for text in part.findall(nodes.Text)}
     for node in doctree.findall(nodes.Text):
         if id(node) in folded:
             continue

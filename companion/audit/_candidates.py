@@ -23,6 +23,7 @@ class Candidate:
         soft: a function of the softmaxes at T, and of nothing else.
         relation: it relates the examples of a batch, so that it is no mean over them.
         ruled_out: as in `_faults.Loss`.
+        softens: what T does, where it does not soften both sides alike and is right not to.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Candidate:
     ruled_out: frozenset = frozenset()
     fault: str = ""
     why: str = ""
+    softens: str = ""
 
 
 def log_pair(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor]:
@@ -170,6 +172,20 @@ RIGHT = (
     Candidate("DKD", (target_part, other_part), ruled_out=TEACHER),
     Candidate("DIST", (partial(correlation, 1), partial(correlation, 0)), relation=True),
     Candidate("standardized KL(p‖q)", (over_T2(d.standardized),), soft=False),
+    Candidate(
+        "NormKD",
+        (over_T2(d.normkd),),
+        soft=False,
+        softens="each row has its own temperature on each side, T times its spread",
+    ),
+    Candidate(
+        "WTTM",
+        (d.wttm,),
+        soft=False,
+        ruled_out=TEACHER,
+        softens="the teacher alone is softened, and weighed by it, as WTTM has it",
+    ),
+    Candidate("RLD", (d.sample_confidence, d.masked_correlation), ruled_out=TEACHER),
     Candidate("squared error of probabilities", (brier,), ruled_out=TEACHER),
     Candidate("total variation of p and q", (total_variation,), ruled_out=TEACHER),
     Candidate("mixture of forward KL and squared error of logits", (forward, d.square), soft=False),

@@ -46,6 +46,47 @@ def standardized(z, v, T, y):
     return kd(z, v, T, y)
 
 
+def wttm(z, v, T, y):
+    """The teacher's probabilities to the power 1/T, and their sum as the weight."""
+    powers = v.softmax(-1) ** (1 / T)
+    weight = powers.sum(-1)
+    return weight * kl((powers / weight[:, None]).log(), z.log_softmax(-1))
+
+
+def normkd(z, v, T, y):
+    """Each row has its own temperature on each side; a row of equal logits has none, and is left flat."""
+    own = [(T * x.std(-1, keepdim=True)).clamp_min(1e-300) for x in (z, v)]
+    log_q, log_p = ((x / t).log_softmax(-1) for x, t in zip((z, v), own, strict=True))
+    return own[1].squeeze(-1) ** 2 * kl(log_p, log_q)
+
+
+def one_and_rest(x, c, T):
+    """(log p_c, log of what is left) of each row."""
+    chosen = F.one_hot(c, x.shape[-1]).bool()
+    log_p = (x / T).log_softmax(-1)
+    return torch.stack([log_p[chosen], log_p.masked_fill(chosen, -math.inf).logsumexp(-1)], -1)
+
+
+def sample_confidence(z, v, T, y):
+    """SCD of RLD, without T²: the teacher's first class against its rest, beside the student's label against its rest."""
+    return kl(one_and_rest(v, v.argmax(-1), T), one_and_rest(z, y, T))
+
+
+def masked_correlation(z, v, T, y):
+    """MCD of RLD, without T²: the classes that the teacher ranks below the label, row by row."""
+    made = []
+    for z_i, v_i, c in zip(z, v, y, strict=True):
+        below = v_i < v_i[c]
+        some = bool((v_i[below] > -math.inf).any())
+        made.append(kl(*((x[below] / T).log_softmax(-1) for x in (v_i, z_i))) if some else 0 * z_i.sum())
+    return torch.stack(made) if made else z.sum(-1)
+
+
+def rld(z, v, T, y):
+    """α = 1, β = 8. Classes are compared as the teacher's logits rank them."""
+    return T * T * (sample_confidence(z, v, T, y) + 8 * masked_correlation(z, v, T, y))
+
+
 def unit(x):
     x = x - x.mean(-1, keepdim=True)
     size = x.norm(dim=-1, keepdim=True)
@@ -91,6 +132,11 @@ def sparse(z, v, T, y):
     index, p = stored(v, T)
     p = p.double()
     return T * T * (torch.xlogy(p, p) - p * (z / T).log_softmax(-1).gather(-1, index)).sum(-1)
+
+
+def uld(z, v, T, y):
+    q, p = (x.softmax(-1).sort(dim=-1, descending=True, stable=True).values for x in (z, v))
+    return (p - q).abs().sum(-1)
 
 
 def attention(z, v, T, y):

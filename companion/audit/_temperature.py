@@ -60,10 +60,12 @@ def known_temperature(known: Known, fit: Fit, soft: bool, example: str, declared
         return Finding(
             name, False, "softened by T, but the factor before the soft term is no power of T", example
         )
-    if soft or fit.candidate.name.startswith("standardized"):  # whose logits are standardized before T
+    if soft or fit.candidate.softens or fit.candidate.name.startswith("standardized"):  # which is so before T
         wrong = wrong_power(known.k, declared)
         if wrong:
             return Finding(name, False, wrong, example)
+    if fit.candidate.softens:
+        return Finding(name, True, f"{fit.candidate.softens}; factor {factor(known.k)}")
     return Finding(
         name,
         True,

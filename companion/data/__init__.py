@@ -1,4 +1,4 @@
-"""Real data: a part of Fashion-MNIST inside the package, scikit-learn's digits, the full Fashion-MNIST.
+"""Real data: a part of Fashion-MNIST and letters inside the package, scikit-learn's digits, the full Fashion-MNIST.
 
 The official training set is cut by position, and the cut is the point: students learn from images that
 no shipped teacher has seen.
@@ -7,6 +7,8 @@ no shipped teacher has seen.
     45,000 … 54,999  students: `fashion("train")`
     55,000 … 59,999  validation: `fashion("val")`
     official test    10,000 images: `fashion("test")`
+
+The letters are cut by typeface: no part has a family of another's, so a test is a test of style, too.
 """
 
 import errno
@@ -28,7 +30,9 @@ from ..models import ConvNet
 FASHION_CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
+LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 TEACHERS = 10
+LETTERS_MEAN, LETTERS_STD = 0.1261, 0.3033  # of the pixels of `letters("train")`, scaled to 0 … 1
 MEAN, STD = 0.2860, 0.3530  # of the pixels of the official training set, scaled to 0 … 1
 
 
@@ -83,9 +87,29 @@ def fashion(part: str) -> Split:
     """
     if part not in ("train", "val", "test"):
         raise ValueError(f'part is "train", "val" or "test"; got {part!r}.')
-    raw = np.frombuffer(lzma.decompress(_checked(f"fashion_{part}.xz")), np.uint8)
-    n = len(raw) // 785
-    return _split(raw[: n * 784].reshape(n, 28, 28), raw[n * 784 :])
+    return _split(*_embedded(f"fashion_{part}.xz"))
+
+
+def letters(part: str) -> Split:
+    """Capitals drawn by `scripts/make_letters.py` from open fonts (SIL OFL 1.1; LICENSE-letters lists them).
+
+    White on black, 14 to 20 pixels high, up to 2 pixels off the middle, 16 grey levels; in random order, so that a
+    slice has all letters and families. A letter comes from any face of its group, regular, bold, italic or light.
+
+    Args:
+        part: "teacher" (8,736 images, 24 groups of families, for a teacher to learn from), "train" (4,992, 24 others,
+            for students), "val" (2,080, 10 others) or "test" (4,680, 18 others). Each letter is as frequent as any other.
+
+    Returns:
+        x (N, 1, 28, 28), pixels scaled to 0 … 1, then less 0.1261 and over 0.3033; y (N,) in 0 … 25, as `LETTERS`.
+
+    Raises:
+        ValueError: an unknown part, or a file whose SHA-256 is not the recorded one.
+        FileNotFoundError: a file of the package is missing.
+    """
+    if part not in ("teacher", "train", "val", "test"):
+        raise ValueError(f'part is "teacher", "train", "val" or "test"; got {part!r}.')
+    return _split(*_embedded(f"letters_{part}.xz"), LETTERS_MEAN, LETTERS_STD)
 
 
 def fashion_teacher(index: int = 0) -> ConvNet:
@@ -101,13 +125,25 @@ def fashion_teacher(index: int = 0) -> ConvNet:
         ValueError: no such index, or a file whose SHA-256 is not the recorded one.
         ImportError: safetensors is not installed (`pip install safetensors`).
     """
+    return _teacher("fashion_teachers.safetensors", index, 10)
+
+
+def letters_teacher(index: int = 0) -> ConvNet:
+    """A shipped teacher of letters: `ConvNet(16, 26)`, trained by `scripts/train_teachers.py` on `letters("teacher")`.
+
+    It has seen no family of the other parts. Args, Returns and Raises as `fashion_teacher`.
+    """
+    return _teacher("letters_teachers.safetensors", index, len(LETTERS))
+
+
+def _teacher(file: str, index: int, classes: int) -> ConvNet:
     if index not in range(TEACHERS):
         raise ValueError(f"index is 0 … {TEACHERS - 1}; got {index}.")
     from safetensors.torch import load
 
-    state = load(_checked("fashion_teachers.safetensors"))
+    state = load(_checked(file))
     prefix = f"{index}."
-    teacher = ConvNet(16, seed=0)
+    teacher = ConvNet(16, classes, seed=0)
     teacher.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
     return teacher.eval().requires_grad_(False)
 
@@ -242,6 +278,13 @@ def _checked(name: str) -> bytes:
     return content
 
 
-def _split(images: np.ndarray, labels: np.ndarray) -> Split:
-    x = (torch.from_numpy(images.astype(np.float32))[:, None] / 255 - MEAN) / STD
+def _embedded(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 28, 28) and labels (N,) of one of the package's .xz files."""
+    raw = np.frombuffer(lzma.decompress(_checked(name)), np.uint8)
+    n = len(raw) // 785
+    return raw[: n * 784].reshape(n, 28, 28), raw[n * 784 :]
+
+
+def _split(images: np.ndarray, labels: np.ndarray, mean: float = MEAN, std: float = STD) -> Split:
+    x = (torch.from_numpy(images.astype(np.float32))[:, None] / 255 - mean) / std
     return Split(x, torch.from_numpy(labels.astype(np.int64)))

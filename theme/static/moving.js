@@ -126,7 +126,7 @@
           say: [[`teacher's p of “${d.classes[y]}”`, "sure", sure], ["entropy of the blue bars, in nats", "entropy", entropy(p)],
             ["distance from teacher to student before", "before", apart(before)], ["after", "after", apart(after)]],
           note: notes.find(([most]) => T < most)[1],
-          goal: { text: "Find an image for which teacher and trained student have different longest bars.", reached: !without && first(p) !== first(after) },
+          goal: { text: "Find another image than the first for which teacher and trained student have different longest bars.", reached: image > 0 && !without && first(p) !== first(after) },
           heads: ["class", "teacher", "before", "after"], rows: names.map((c, i) => [c, fix(p[i]), fix(before[i]), fix(after[i])]),
         };
       },

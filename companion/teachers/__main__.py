@@ -1,0 +1,13 @@
+"""`python -m companion.teachers`: bring the teachers' files into the cache."""
+
+import sys
+
+from . import SOURCES
+from ._files import fetch
+
+if __name__ == "__main__":
+    for source in SOURCES:
+        try:
+            print(f"{source.name} ({source.megabytes}): {fetch(source)}", flush=True)
+        except (OSError, ValueError, ImportError) as error:
+            sys.exit(f"{source.name}: {error}")

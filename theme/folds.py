@@ -1,0 +1,116 @@
+"""One fold between two paragraphs: cells in a row share one line to unfold their code, and show three claims at most.
+
+A notebook keeps its cells apart, as each is compared in its own way; on a page their code is read, if at all, together.
+"""
+
+from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+MARK = "✓ "
+SHOWN = 3  # claims in a row
+
+
+def is_cell(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.container) and node.get("nb_element") == "cell_code"
+
+
+def runs(document: nodes.Node) -> list[list[nodes.container]]:
+    """The code cells that stand side by side, with no text between them."""
+    found: list[list[nodes.container]] = []
+    for cell in document.findall(is_cell):
+        before = cell.parent.children[: cell.parent.index(cell)]
+        while before and isinstance(before[-1], (nodes.comment, nodes.target)):
+            before.pop()
+        if before and found and before[-1] is found[-1][-1]:
+            found[-1].append(cell)
+        else:
+            found.append([cell])
+    return found
+
+
+def fold_of(cell: nodes.container) -> HideCodeCellNode | None:
+    """What hides the cell's code."""
+    folds = (child for child in cell.children if isinstance(child, HideCodeCellNode))
+    return next((fold for fold in folds if "above-input" in fold["classes"]), None)
+
+
+def shows(cell: nodes.container) -> bool:
+    """Whether anything is seen of a cell, beside its folded code."""
+    seen = (child for child in cell.children if child is not fold_of(cell))
+    return any(child.astext().strip() or list(child.findall(nodes.image)) for child in seen)
+
+
+def merge_code(runs: list[list[nodes.container]]) -> None:
+    """The folded code of cells in a row under the first one's line; what shows nothing joins the fold before it."""
+    last = None  # the fold before, in running text
+    for run in runs:
+        in_text = isinstance(run[0].parent, nodes.section)
+        first = None
+        for cell, following in zip(run, [*run[1:], None], strict=True):
+            own = fold_of(cell)
+            if own is None:  # a cell that is read begins a new row
+                first = None
+                continue
+            if (
+                first is None
+                and in_text
+                and not shows(cell)
+                and (following is None or not fold_of(following))
+            ):
+                first = last
+            if first is None:
+                first = own
+            else:
+                first.extend(own.children)
+                cell.remove(own)
+                if not shows(cell):
+                    cell["classes"].append("folded-above")
+            last = first if in_text else last
+
+
+def fold_claims(run: list[nodes.container]) -> None:
+    """The claims after the third go behind a line that says how many there are."""
+    rest, seen = [], 0
+    for cell in run:
+        for printed in list(
+            cell.findall(lambda n: isinstance(n, nodes.literal_block) and "output" in n["classes"])
+        ):
+            lines = printed.astext().splitlines()
+            claims = [line for line in lines if line.startswith(MARK)]
+            later = claims[max(0, SHOWN - seen) :]
+            seen += len(claims)
+            if later:
+                rest += later
+                left = "\n".join(line for line in lines if line not in later)
+                if left.strip():
+                    printed.rawsource, printed.children = left, []
+                    printed += nodes.Text(left)
+                else:
+                    printed.parent.remove(printed)
+    if rest:
+        words = f"{MARK}and {len(rest)} more"
+        fold = HideCodeCellNode(prompt_show=words, prompt_hide=words, classes=["more-claims"])
+        text = "\n".join(rest)
+        block = nodes.literal_block(text, text, classes=["output", "stream"], language="none")
+        fold += nodes.container("", block, classes=["cell_output"])
+        run[-1] += fold
+        run[-1]["classes"] = [name for name in run[-1]["classes"] if name != "folded-above"]
+
+
+class OneFold(SphinxPostTransform):
+    """For the pages; on paper nothing is folded."""
+
+    default_priority = 201  # after myst-nb has folded
+
+    def run(self, **kwargs):
+        if self.app.builder.name == "html":
+            found = runs(self.document)
+            merge_code(found)
+            for run in found:
+                fold_claims(run)
+
+
+def setup(app) -> dict:
+    app.add_post_transform(OneFold)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
