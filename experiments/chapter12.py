@@ -1,6 +1,6 @@
 """The long runs of chapter 12: which questions teach, and what they give away.
 
-    python -m experiments.chapter12     # resumes where it stopped; about a quarter of an hour on one core
+    python -m experiments.chapter12     # resumes where it stopped; about ten minutes on one core
 
 A student MLP(784, 32, 10) learns from a teacher's answers to a set of images, T = 4, and from no label. The learning
 rate (of rolled views their width too) is chosen on validation with seeds 100 to 102; the reported seeds, 0 to 9, meet
