@@ -211,6 +211,24 @@ EXERCISES = (
     _row("statistics_gap", "12_data", 2, "transfer set", "How far from what the teacher remembers",
          questions.statistics_gap),
     _row("membership_auc", "12_data", 2, "measuring", "A share of pairs", questions.membership_auc),
+    _row("rank_correlation", "13_methods", 2, "measuring", "Two rankings, one number", experiments.rank_correlation),
+    _row("lucky", "13_methods", 1, "measuring", "Predict the lucky ones", choice("lucky", (2.0, 0.87), {
+        (0, 0.05): "that is the chance for one of them; how many are expected among all forty?",
+        (0, 1.0): "that would be twenty comparisons.",
+        (0, 38.0): "those are the ones that stay within chance.",
+        (1, 0.13): "that is the chance of none.",
+        (1, 2.0): "a probability is at most 1: one minus the chance that none is.",
+        (1, 0.05): "for a single comparison; here one of forty is enough.",
+        (1, 0.95): "that is the chance that one comparison is right; raise it to the fortieth power, and take it from 1.",
+    }, within=0.02), kind="predict"),
+    _row("which_method", "13_methods", 2, "tools", "Choose a method", choice("which_method", ("kd", "none", "features"), {
+        (0, "features"): "an API that gives probabilities gives no features.",
+        (0, "none"): "soft answers can be had, and taught more than labels in every cell of the bench.",
+        (1, "kd"): "what would the new loss have to beat, and by how much did one in twenty differ by luck?",
+        (1, "features"): "nothing is said about features; is there a difference to be explained at all?",
+        (2, "kd"): "without logits of common classes there is nothing to soften.",
+        (2, "none"): "there is something that both networks have: what lies inside.",
+    }), kind="choose"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.

@@ -1,0 +1,158 @@
+"""Chapter 13: its equations, its exercise, students trained together, and a bench that is fair by count."""
+
+import csv
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from companion import checks, data
+from companion.losses import kd_loss
+from companion.metrics import paired_interval
+from companion.models import MLP, ConvNet
+from companion.training import fit, predict
+from experiments import chapter13
+from experiments.common import REPORTED, TUNING
+from experiments.stacked import fit_stacked
+from tests.test_notebooks import ROOT
+
+
+@pytest.mark.equation("eq-false-verdicts")
+def test_one_in_twenty_of_equal_methods_differs():
+    """Forty comparisons of things that do not differ, 1,000 times: how many intervals stay clear of 0."""
+    half = stats.t.ppf(0.975, 9) / np.sqrt(10)
+    runs = np.random.default_rng(0).normal(size=(1000, 40, 10))
+    clear = np.abs(runs.mean(2)) > half * runs.std(2, ddof=1)
+    assert clear.sum(1).mean() == pytest.approx(40 * 0.05, abs=0.15)
+    assert clear.any(1).mean() == pytest.approx(1 - 0.95**40, abs=0.03)
+    strict = np.abs(runs.mean(2)) > stats.t.ppf(1 - 0.05 / 80, 9) / np.sqrt(10) * runs.std(2, ddof=1)
+    assert strict.any(1).mean() < 0.07  # an interval at the level 1 − 0.05/m
+
+
+@pytest.mark.equation("eq-rank-correlation")
+@pytest.mark.parametrize("n", [3, 7, 14])
+def test_the_rank_correlation_is_spearmans(n):
+    a, b = np.random.default_rng(n).normal(size=(2, n))
+    d = stats.rankdata(a) - stats.rankdata(b)
+    assert 1 - 6 * (d**2).sum() / (n * (n**2 - 1)) == pytest.approx(stats.spearmanr(a, b).statistic)
+
+
+def doubled(split):
+    return data.Split(split.x.double(), split.y)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda s: ConvNet(4, 10, 0.0, s), lambda s: MLP(784, 16, 10, seed=s)], ids=["conv", "mlp"]
+)
+def test_students_trained_together_are_those_of_fit(make):
+    train = data.fashion("train")
+    splits = [doubled(train.sample(10, seed)) for seed in (0, 1, 2)]
+    told = [predict(data.fashion_teacher(i).double(), split.x) for i, split in enumerate(splits)]
+    alone, together = ([make(s).double() for s in (0, 1, 2)] for _ in range(2))
+    setting = {"steps": 12, "lr": 0.01, "batch_size": 30, "weight_decay": 0.1}
+
+    def soft(z, v, y):
+        return kd_loss(z, v, T=4.0)
+
+    for seed, (net, split, v) in enumerate(zip(alone, splits, told, strict=True)):
+        fit(net, split, soft, v, seed=seed, **setting)
+
+    def of_all(z, inside, regressed, v, y):
+        assert regressed is None and len(inside) in (1, 3)
+        return sum(map(soft, z, v, y))
+
+    fit_stacked(together, splits, of_all, told, seeds=(0, 1, 2), **setting)
+    for a, b in zip(alone, together, strict=True):
+        assert not b.training
+        assert torch.allclose(predict(a, splits[0].x), predict(b, splits[0].x), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", chapter13.KNOBS)
+def test_the_loss_of_all_is_the_sum_of_each(method):
+    generator = torch.Generator().manual_seed(3)
+
+    def drawn(*shape):
+        return torch.rand(3, 6, *shape, generator=generator, dtype=torch.double)
+
+    inside = [drawn(4, 14, 14), drawn(8, 7, 7), drawn(16, 4, 4)]
+    told = drawn(10 + 1024 + 196 + 49 + 16) if method.startswith("kd+") else drawn(10)
+    case = drawn(10), inside, drawn(64, 4, 4), told, drawn().mul(10).long()
+    loss = chapter13.loss_of(method, 0.5, 4.0, 10)
+    each = sum(
+        loss(z, [h[i] for h in inside], case[2][i], case[3][i], case[4][i]) for i, z in enumerate(case[0])
+    )
+    assert torch.allclose(chapter13.for_all(loss, method)(*case), each, rtol=1e-6)
+
+
+def test_a_walk_tries_as_many_settings_as_it_may_and_goes_on_where_the_end_is_best():
+    tried = []
+
+    def score(lr, knob):
+        tried.append((lr, knob))
+        return -abs(np.log(lr / 0.3)) - abs(np.log(knob / 2.0))
+
+    best = chapter13.walk(score, 0.03, chapter13.TWOS, 4.0, chapter13.SETTINGS)
+    assert len(tried) == len(set(tried)) == chapter13.SETTINGS
+    assert best == max(tried, key=lambda place: score(*place))
+    assert best[0] == 0.3  # two steps from the start
+
+
+def lines(name):
+    with (ROOT / f"chapters/results/{name}.csv").open() as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+@pytest.mark.parametrize("name", ["13_fashion", "13_letters"])
+def test_each_method_had_as_many_tries_and_ten_reported_runs(name):
+    rows = lines(name)
+    cells = {(s, m) for s in chapter13.STUDENTS for m in chapter13.methods(s)}
+    tries = Counter((r["student"], r["method"]) for r in rows if int(r["seed"]) in TUNING)
+    reported = Counter((r["student"], r["method"]) for r in rows if int(r["seed"]) in REPORTED)
+    assert tries == dict.fromkeys(cells, len(TUNING) * chapter13.SETTINGS)
+    assert reported == dict.fromkeys(cells | {(s, "kd again") for s in chapter13.STUDENTS}, len(REPORTED))
+    for student, method in cells:  # what is reported is what validation chose
+        mine = [r for r in rows if (r["student"], r["method"]) == (student, method)]
+        means = Counter()
+        for r in mine:
+            if r["part"] == "val":
+                means[r["lr"], r["knob"]] += float(r["accuracy"]) / len(TUNING)
+        chosen = {(r["lr"], r["knob"]) for r in mine if r["part"] == "test"}
+        assert len(chosen) == 1 and means[chosen.pop()] == pytest.approx(max(means.values()))
+
+
+# ----------------------------------------------------------------------------------------------- exercises
+
+
+def ranks(x):
+    return x.argsort().argsort().double()
+
+
+def spearman(d, n):
+    return 1 - 6 * (d**2).sum() / (n**3 - n)
+
+
+RANKS = {
+    "✓ rank_correlation": lambda a, b: torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1],
+    "put their ranks in their place": lambda a, b: torch.corrcoef(torch.stack([a, b]))[0, 1],
+    "sort twice": lambda a, b: spearman((a.argsort() - b.argsort()).double(), len(a)),
+    "take the differences of the ranks": lambda a, b: spearman(a - b, len(a)),
+    "opposite directions": lambda a, b: spearman(ranks(a) - ranks(-b), len(a)),
+    "not squared": lambda a, b: 1 - 6 * (ranks(a) - ranks(b)).abs().sum() / (len(a) ** 3 - len(a)),
+    "1 − is missing": lambda a, b: 1 - spearman(ranks(a) - ranks(b), len(a)),
+    "not by n³": lambda a, b: 1 - 6 * ((ranks(a) - ranks(b)) ** 2).sum() / len(a) ** 3,
+    "the result differs": lambda a, b: a.mean(),
+    "not attempted": lambda a, b: None,
+}
+
+
+@pytest.mark.parametrize("hint", RANKS)
+def test_check_of_the_rank_correlation(hint, capsys):
+    checks.rank_correlation(RANKS[hint])
+    assert hint in capsys.readouterr().out
+
+
+def test_a_stricter_level_widens_the_interval():
+    values = [0.3, 0.1, 0.5, 0.2, 0.4, 0.0, 0.6, 0.3, 0.2, 0.4]
+    assert paired_interval(values, level=1 - 0.05 / 46).half_width > 1.5 * paired_interval(values).half_width
