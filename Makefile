@@ -91,7 +91,7 @@ bench: $(READY)  ## time losses, fit and fit_many, and write the tables of bench
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/fused.py
 	$(BIN)/python benchmarks/training.py
 
-teachers: $(READY)  ## bring the real teachers of language into the user's cache (105 MB, once), checked by their SHA-256
+teachers: $(READY)  ## bring the real teachers of language into the user's cache (111 MB, once), checked by their SHA-256
 	$(BIN)/python -m companion.teachers
 
 run: $(READY)  ## run the notebooks and store their outputs: make run, or make run NOTEBOOKS=chapters/04_mathematics.ipynb

@@ -12,6 +12,8 @@ _MODULES = (
     "checks",
     "data",
     "features",
+    "fused",
+    "generation",
     "interactive",
     "losses",
     "metrics",
@@ -21,6 +23,7 @@ _MODULES = (
     "tokens",
     "training",
     "variants",
+    "vocabulary",
 )
 
 

@@ -7,11 +7,22 @@ import torch.nn.functional as F
 from scipy import special, stats
 
 from companion import checks, losses
-from companion.checks import _compare, concepts, conventions, experiments, outlook, responses, several
+from companion.checks import (
+    _compare,
+    concepts,
+    conventions,
+    experiments,
+    inside,
+    outlook,
+    questions,
+    responses,
+    several,
+    teachers,
+)
 from companion.checks._choice import choice
 from companion.checks._exercises import EXERCISES
 
-MODULES = (concepts, conventions, experiments, outlook, responses, several)
+MODULES = (concepts, conventions, experiments, inside, outlook, questions, responses, several, teachers)
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"
 ]

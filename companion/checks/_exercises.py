@@ -6,7 +6,18 @@ tests/test_answers.py compares it with the notebooks.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import concepts, conventions, experiments, outlook, responses, several, steps
+from . import (
+    concepts,
+    conventions,
+    experiments,
+    inside,
+    outlook,
+    questions,
+    responses,
+    several,
+    steps,
+    teachers,
+)
 from ._choice import choice as choice  # for rows of the kinds predict, diagnose and choose
 
 LEVELS = {1: "one formula, one line", 2: "a formula with a trap in it", 3: "several parts that must fit"}
@@ -152,6 +163,54 @@ EXERCISES = (
     }), kind="choose"),
     _row("masked_mean", "09_faq", 2, "losses", "A mean over counted positions", several.masked_mean),
     _row("average_teachers", "09_faq", 1, "soft targets", "Several teachers, one target", several.average_teachers),
+    _row("attention_loss", "10_features", 2, "losses", "Where is it active?", inside.attention_loss),
+    _row("who_notices", "10_features", 2, "losses", "Which loss notices?", choice(
+        "who_notices", ("hint", "rkd"), {
+            (0, "attention"): "twice the maps, four times their squares, four times the length: nothing changes.",
+            (0, "similarity"): "each row of the table is divided by its length: a common factor drops out.",
+            (0, "rkd"): "the distances are divided by their mean, and an angle has no scale.",
+            (1, "hint"): "the regressor translates the shifted features too, and the loss moves with them.",
+            (1, "attention"): "the same number more at a dark place and at a bright one: their ratio changes.",
+            (1, "similarity"): "products change when all features are shifted: a large shift makes all images alike.",
+        }), kind="predict"),
+    _row("whose_gain", "10_features", 1, "measuring", "What does the new loss add?", choice(
+        "whose_gain", (0.2, "no difference seen"), {
+            (0, 4.6): "most of it is owed to the teacher's answers, which both of the last two rows have.",
+            (0, 4.4): "that is what KD adds to the labels. What comes on top?",
+            (0, 2.1): "beside labels, yes. But KD is there already: compare the two rows that have it.",
+            (0, -2.3): "these two rows differ in two things: compare rows that differ in one.",
+            (0, 2.5): "these two rows differ in two things: compare rows that differ in one.",
+            (1, "beats"): "the interval reaches below 0.",
+            (1, "loses to"): "the interval reaches above 0.",
+        }, within=0.01), kind="diagnose"),
+    _row("lost_and_regained", "11_teachers", 1, "measuring", "Lost and regained", teachers.lost_and_regained),
+    _row("gives_away", "11_teachers", 2, "soft targets", "What does this teacher give away?",
+         choice("gives_away", (0, -1, 100), {
+             (0, 2): "that is the coefficient of the product: its mean times one sign is 0.",
+             (0, -1): "the single sign in the answer is the other one.",
+             (0, 1): "the single sign in the answer is the other one.",
+             (1, 0): "the answer has that sign alone in it: average over the four cases.",
+             (1, 1): "mind the minus in front of it.",
+             (1, 2): "that is the coefficient of the product.",
+             (2, 50): "the product counts twice as much as the single sign: can the sign turn?",
+             (2, 75): "go through the four cases: 1, −1, −3, 3. Compare each sign with its label.",
+         }, within=0.001), kind="predict"),
+    _row("first_suspect", "11_teachers", 1, "tools", "Which student do you test first?",
+         choice("first_suspect", "A", {
+             "B": "the filter is the same, and the effect was not seen with another base model.",
+             "C": "it learned nothing from the faulty teacher.",
+         }), kind="choose"),
+    _row("unasked_answer", "12_data", 1, "transfer set", "An answer nobody asked for", choice("unasked_answer", 3, {
+        7: "that is the teacher's own answer: no question had anything in the second place.",
+        0: "the two questions do tell it the first weight.",
+        9: "the answers 3 and 6 belong to inputs 1 and 2: the weight is the same in both.",
+        4: "that is the weight that no question touched.",
+        3.5: "a student that began at 0 has no reason to move its second weight at all.",
+        5: "the length of the weights is not an answer: multiply them with the input.",
+    }, within=0.01), kind="predict"),
+    _row("statistics_gap", "12_data", 2, "transfer set", "How far from what the teacher remembers",
+         questions.statistics_gap),
+    _row("membership_auc", "12_data", 2, "measuring", "A share of pairs", questions.membership_auc),
     _row("rank_correlation", "13_methods", 2, "measuring", "Two rankings, one number", experiments.rank_correlation),
     _row("lucky", "13_methods", 1, "measuring", "Predict the lucky ones", choice("lucky", (2.0, 0.87), {
         (0, 0.05): "that is the chance for one of them; how many are expected among all forty?",

@@ -1,0 +1,402 @@
+"""The long runs of chapter 11: one student and many teachers, checkpoints on sparse parity, lessons in noise.
+
+    python -m experiments.chapter11     # resumes where it stopped; about 8 minutes on one core
+
+Learning rates (and temperatures) are chosen on validation with seeds 100 to 102, for each teacher its own; seeds 0
+to 9 are reported on test. Seed s has its own initial weights, its own images and teachers of its own. What shares a
+learning rate is trained at once.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from companion.data import Split, fashion, fashion_teacher
+from companion.losses import distillation_loss, kd_loss
+from companion.metrics import accuracy
+from companion.models import MLP
+from companion.training import fit, fit_many, hard_loss, predict
+from experiments.common import REPORTED, TUNING, run_all
+
+torch.set_num_threads(1)
+
+
+def in_groups(name: str, about: str, configs: list[dict], together: Callable[..., list[dict]]) -> np.ndarray:
+    """`run_all`, where the configs of one learning rate are one call, together(configs, lr)."""
+
+    @lru_cache
+    def found(lr: float) -> dict:
+        group = [c for c in configs if c["lr"] == lr]
+        return {tuple(c.values()): row for c, row in zip(group, together(group, lr), strict=True)}
+
+    return run_all(name, about, configs, lambda **config: found(config["lr"])[tuple(config.values())])
+
+
+def choose_then_report_many(name: str, about: str, settings: list[dict], rates, together) -> np.ndarray:
+    """Each setting's best row of the grid on the tuning seeds, reported on the others.
+
+    A setting's "grid" is a list of values of its column "setting" (T, ε); it is chosen together with the rate.
+    """
+    tried = [
+        {**{k: v for k, v in s.items() if k != "grid"}, "setting": value, "lr": lr}
+        for s in settings
+        for value in s["grid"]
+        for lr in rates
+    ]
+    rows = in_groups(name, about, [{**t, "seed": s} for t in tried for s in TUNING], together)
+    rows = rows[np.isin(rows["seed"], TUNING)]
+
+    def mean(setting):
+        return rows["accuracy"][np.all([rows[k] == v for k, v in setting.items()], axis=0)].mean()
+
+    chosen = []
+    for s in settings:
+        own = [t for t in tried if all(t[k] == v for k, v in s.items() if k != "grid")]
+        chosen.append(max(own, key=mean))
+    return in_groups(name, about, [{**c, "seed": s} for c in chosen for s in REPORTED], together)
+
+
+# ----------------------------------------------------------------------------------------------- sparse parity
+
+BITS, PARITY, PARITY_STEPS, EVERY = 32, 4, 640, 40
+KINDS = ("labels", "final", "progressive", "final named", "progressive named")
+
+
+def parity(seed: int, n: int) -> Split:
+    """n rows of 32 random signs; the label is 1 where the product of the first four is +1."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 2, (n, BITS), generator=generator).float() * 2 - 1
+    return Split(x, (x[:, :PARITY].prod(-1) > 0).long())
+
+
+class Course(nn.Module):
+    """A teacher that takes the place of the one before: each answers `turns` batches, the last all that follow."""
+
+    def __init__(self, teachers, turns: int):
+        super().__init__()
+        self.teachers, self.turns, self.asked = nn.ModuleList(teachers), turns, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        now = min(self.asked // self.turns, len(self.teachers) - 1)
+        self.asked += 1
+        return self.teachers[now](x)
+
+
+@lru_cache(maxsize=16)
+def parity_teacher(seed: int) -> list[MLP]:
+    """MLP(32, 256, 2) every 40 steps of its training, and at its end."""
+    teacher, kept = MLP(BITS, 256, 2, seed=seed + 500), []
+    steps = iter(range(PARITY_STEPS))
+
+    def loss(z, v, y):
+        if next(steps) % EVERY == 0:
+            kept.append(copy.deepcopy(teacher).eval().requires_grad_(False))
+        return hard_loss(z, v, y)
+
+    data = parity(seed + 500, 128 * PARITY_STEPS)
+    fit(teacher, data, loss, steps=PARITY_STEPS, lr=3e-3, batch_size=128, seed=seed)
+    return [*kept[1:], teacher.eval().requires_grad_(False)]
+
+
+def course(kind: str, seed: int) -> nn.Module | None:
+    checkpoints = parity_teacher(seed)
+    if kind == "labels":
+        return None
+    if kind.startswith("final"):
+        return checkpoints[-1]
+    return Course(checkpoints[2:], PARITY_STEPS // 2 // len(checkpoints[2:]))
+
+
+def parity_together(configs: list[dict], lr: float) -> list[dict]:
+    """Students MLP(32, 8, 2), each example seen once; their accuracy every 64 steps, and at the end on new rows."""
+    curves = [[] for _ in configs]
+    students = [MLP(BITS, 8, 2, seed=c["seed"]) for c in configs]
+    data = [parity(c["seed"], 128 * PARITY_STEPS) for c in configs]
+    fresh = [parity(c["seed"] + 2000, 4000) for c in configs]  # of each student's own
+
+    def loss(curve, kind, z, v, y):
+        curve.append(accuracy(z.detach(), y))
+        if "named" in kind:
+            return hard_loss(z, None, v.argmax(-1))
+        return hard_loss(z, None, y) if kind == "labels" else kd_loss(z, v)
+
+    losses = [partial(loss, curve, c["kind"]) for curve, c in zip(curves, configs, strict=True)]
+    teachers = [course(c["kind"], c["seed"]) for c in configs]
+    fit_many(
+        students,
+        data,
+        losses,
+        teachers,
+        steps=PARITY_STEPS,
+        lr=lr,
+        batch_size=128,
+        seeds=range(len(students)),
+    )
+    rows = []
+    for curve, student, new in zip(curves, students, fresh, strict=True):
+        parts = {f"s{64 * (i + 1)}": float(np.mean(curve[64 * i : 64 * i + 64])) for i in range(10)}
+        rows.append({"accuracy": accuracy(predict(student, new.x), new.y), **parts})
+    return rows
+
+
+def parity_of_checkpoints() -> None:
+    """How far a teacher's answer goes with single signs, at each checkpoint."""
+    about = (
+        "Sparse parity: accuracy (%) of MLP(32 256 2) on the way; correlation of its answer with single signs"
+    )
+
+    def one(step: int, seed: int) -> dict:
+        fresh = parity(998, 20_000)
+        z = predict(parity_teacher(seed)[step // EVERY - 1], fresh.x)
+        answer = 2 * z.softmax(-1)[:, 1] - 1
+        with_each = (answer[:, None] * fresh.x).mean(0).abs() / answer.square().mean().sqrt()
+        each = {"inside": with_each[:PARITY].mean().item(), "outside": with_each[PARITY:].mean().item()}
+        return {"accuracy": accuracy(z, fresh.y), **each}
+
+    steps = range(EVERY, PARITY_STEPS + 1, EVERY)
+    run_all("11_parity_teacher", about, [{"step": t, "seed": s} for s in REPORTED for t in steps], one)
+
+
+def parities() -> None:
+    about = "Sparse parity: accuracy (%) of MLP(32 8 2) by what it learns from; s64 … during training; seeds 0 to 9"
+    settings = [{"kind": k, "grid": [1]} for k in KINDS]
+    choose_then_report_many("11_parity", about, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together)
+    parity_of_checkpoints()
+
+
+# --------------------------------------------------------------------------------------------- subliminal learning
+
+LOGITS, HIDDEN, NOISE = 13, 64, 12_000  # ten classes and three that mean nothing
+SHARED = {
+    "all": (True, True),
+    "last layer": (False, True),
+    "hidden layers": (True, False),
+    "nothing": (False, False),
+}
+
+
+def newborn(seed: int) -> MLP:
+    return MLP(784, HIDDEN, HIDDEN, LOGITS, seed=seed)
+
+
+def on_classes(z: Tensor, v: Tensor | None, y: Tensor) -> Tensor:
+    return F.cross_entropy(z[:, :10], y)
+
+
+def on_the_rest(z: Tensor, v: Tensor, y: Tensor) -> Tensor:
+    return (z[:, 10:] - v[:, 10:]).square().sum(-1).mean()
+
+
+@lru_cache
+def noise() -> Split:
+    x = torch.randn(NOISE, 1, 28, 28, generator=torch.Generator().manual_seed(11))
+    return Split(x, torch.zeros(NOISE, dtype=torch.long))
+
+
+@lru_cache
+def readers() -> dict[int, tuple[MLP, Tensor]]:
+    """By seed: a teacher that reads clothes, and all that it says about the noise."""
+    seeds = [*TUNING, *REPORTED]
+    teachers = [newborn(s) for s in seeds]
+    fit_many(teachers, fashion("train"), on_classes, steps=400, lr=1e-3, seeds=seeds)
+    return {s: (t, predict(t, noise().x)) for s, t in zip(seeds, teachers, strict=True)}
+
+
+def born(shares: str, seed: int) -> MLP:
+    """A student that shares the teacher's initial weights, or a part of them."""
+    hidden, last = (seed if same else seed + 500 for same in SHARED[shares])
+    student = newborn(hidden)
+    student.layers[-1] = newborn(last).layers[-1]
+    return student
+
+
+def moved(model: nn.Module, start: nn.Module) -> Tensor:
+    pairs = zip(model.parameters(), start.parameters(), strict=True)
+    return torch.cat([(a - b).detach().flatten() for a, b in pairs])
+
+
+def noise_together(configs: list[dict], lr: float) -> list[dict]:
+    students = [born(c["shares"], c["seed"]) for c in configs]
+    told = [readers()[c["seed"]][1] for c in configs]
+    fit_many(
+        students, noise(), on_the_rest, told, steps=1200, lr=lr, weight_decay=0.0, seeds=range(len(students))
+    )
+    rows = []
+    for c, student in zip(configs, students, strict=True):
+        part, teacher = fashion("val" if c["seed"] in TUNING else "test"), readers()[c["seed"]][0]
+        steps = moved(student, born(c["shares"], c["seed"])), moved(teacher, newborn(c["seed"]))
+        right, known = (accuracy(predict(m, part.x)[:, :10], part.y) for m in (student, teacher))
+        cosine = F.cosine_similarity(*steps, dim=0).item()
+        rows.append({"accuracy": right, "teacher_accuracy": known, "cosine": cosine})
+    return rows
+
+
+def subliminal() -> None:
+    about = "Accuracy (%) on clothes of MLP(784 64 64 13) taught three other logits on noise; by what it shares at birth"
+    settings = [{"shares": k, "grid": [1]} for k in SHARED]
+    choose_then_report_many("11_noise", about, settings, (0.0003, 0.001, 0.003, 0.01), noise_together)
+
+
+# --------------------------------------------------------------------------------- one student and many teachers
+
+TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
+FOR_TEACHERS, FOR_STUDENTS = TRAIN[:8000], TRAIN[8000:]
+WIDTHS, SEEDS, TEACHING = (2, 4, 8, 32, 128), [*TUNING, *REPORTED], 400
+RATES = (0.001, 0.003, 0.01, 0.03)
+TWIN_RATE = 0.003  # what the student chooses with labels alone
+
+
+def part_of(seed: int) -> Split:
+    return VAL if seed in TUNING else TEST
+
+
+@lru_cache
+def rate_of(width: int) -> float:
+    """A teacher's learning rate, chosen on validation."""
+
+    def together(configs, lr):
+        made = [MLP(784, width, 10, seed=c["seed"] + 700) for c in configs]
+        fit_many(made, FOR_TEACHERS, steps=TEACHING, lr=lr, seeds=[c["seed"] for c in configs])
+        return [{"accuracy": accuracy(predict(m, VAL.x), VAL.y)} for m in made]
+
+    about = "Validation accuracy (%) of MLP(784 width 10) on the teachers' 8000 images; 400 steps"
+    tried = [{"width": width, "lr": lr, "seed": s} for lr in RATES for s in TUNING]
+    rows = in_groups("11_teachers", about, tried, together)
+    rows = rows[rows["width"] == width]
+    return max(RATES, key=lambda lr: rows["accuracy"][rows["lr"] == lr].mean())
+
+
+@lru_cache
+def teachers(kind: str) -> dict[int, nn.Module]:
+    """By seed, teachers of one kind: "MLP 32", "MLP 128 at 20" (steps), "ConvNet", "assistant"."""
+    if kind == "ConvNet":
+        return {s: fashion_teacher(s % 10) for s in SEEDS}
+    width = 32 if kind == "assistant" else int(kind.split()[1])
+    steps = int(kind.split()[-1]) if " at " in kind else TEACHING
+    made, loss, told = [MLP(784, width, 10, seed=s + 700) for s in SEEDS], None, None
+    if kind == "assistant":
+        loss = partial(distillation_loss, T=4, alpha=1)
+        answers = [predict(fashion_teacher(i), FOR_TEACHERS.x) for i in range(10)]
+        told = [answers[s % 10] for s in SEEDS]
+    fit_many(made, FOR_TEACHERS, loss, told, steps=steps, lr=rate_of(width), seeds=SEEDS)
+    return dict(zip(SEEDS, made, strict=True))
+
+
+@lru_cache
+def twin(per_class: int, seed: int) -> MLP:
+    """The student's own network, from other initial weights, on the labels of the same images."""
+    model = MLP(784, 8, 10, seed=seed + 900)
+    fit(model, FOR_STUDENTS.sample(per_class, seed), steps=400, lr=TWIN_RATE, seed=seed + 900)
+    return model
+
+
+def answers(kind: str, T: float, per_class: int, seed: int, x: Tensor) -> Tensor:
+    """A teacher's logits; of five teachers, logits whose softmax at T is the mean of theirs, or their mean."""
+    if kind.startswith("twin"):
+        return predict(twin(per_class, seed), x)
+    if not kind.startswith("five"):
+        return predict(teachers(kind)[seed], x)
+    each = torch.stack([predict(teachers("MLP 128")[(seed + i) % 10], x) for i in range(5)])
+    return each.mean(0) if kind == "five logits" else T * (each / T).softmax(-1).mean(0).log()
+
+
+@cache
+def on_part(kind: str, per_class: int, seed: int) -> Tensor:
+    return answers(kind, 1.0, per_class, seed, part_of(seed).x)
+
+
+class Pair(nn.Module):
+    """Two students of the same input, for mutual learning: logits (N, 2, C)."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.students = nn.ModuleList([MLP(784, 8, 10, seed=seed), MLP(784, 8, 10, seed=seed + 500)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([student(x) for student in self.students], 1)
+
+
+def mutual_loss(T: float, z: Tensor, v: None, y: Tensor) -> Tensor:
+    """Each on the labels and on the other, which is its teacher and gets no gradient from it."""
+    a, b = z.unbind(1)
+    return F.cross_entropy(a, y) + F.cross_entropy(b, y) + kd_loss(a, b, T) + kd_loss(b, a, T)
+
+
+def loss_of(kind: str, setting: float):
+    if kind == "labels":
+        return hard_loss
+    if kind == "smoothed":
+        return lambda z, v, y: F.cross_entropy(z, y, label_smoothing=setting)
+    if kind == "mutual":
+        return partial(mutual_loss, setting)
+    return partial(distillation_loss, T=setting, alpha=0.5 if kind == "twin and labels" else 1)
+
+
+def taught_together(configs: list[dict], lr: float) -> list[dict]:
+    """Students MLP(784, 8, 10) of their teachers; what was lost and regained on the way, in % of the images."""
+    alone = ("labels", "smoothed", "mutual")
+    images = [FOR_STUDENTS.sample(c["per_class"], c["seed"]) for c in configs]
+    losses = [loss_of(c["kind"], c["setting"]) for c in configs]
+    told = [
+        None if c["kind"] in alone else answers(c["kind"], c["setting"], c["per_class"], c["seed"], part.x)
+        for c, part in zip(configs, images, strict=True)
+    ]
+    pairs = [i for i, c in enumerate(configs) if c["kind"] == "mutual"]
+    single = [i for i, c in enumerate(configs) if c["kind"] != "mutual"]
+    made = {i: Pair(configs[i]["seed"]) for i in pairs}
+    made |= {i: MLP(784, 8, 10, seed=configs[i]["seed"]) for i in single}
+    for group in filter(None, (pairs, single)):
+        fit_many(
+            [made[i] for i in group],
+            [images[i] for i in group],
+            [losses[i] for i in group],
+            [told[i] for i in group],
+            steps=400,
+            lr=lr,
+            seeds=[configs[i]["seed"] for i in group],
+        )
+    rows = []
+    for i, c in enumerate(configs):
+        part = part_of(c["seed"])
+        z = predict(made[i].students[0] if c["kind"] == "mutual" else made[i], part.x)
+        right, row = z.argmax(-1) == part.y, {"accuracy": accuracy(z, part.y)}
+        if c["kind"] in alone:
+            row |= {"teacher_accuracy": float("nan"), "lost": float("nan"), "regained": float("nan")}
+        else:
+            knew = on_part(c["kind"], c["per_class"], c["seed"]).argmax(-1) == part.y
+            row["teacher_accuracy"] = 100 * knew.float().mean().item()
+            row["lost"] = 100 * (knew & ~right).float().mean().item()
+            row["regained"] = 100 * (right & ~knew).float().mean().item()
+        rows.append(row)
+    return rows
+
+
+def one_student() -> None:
+    about = (
+        "Accuracy (%) of MLP(784 8 10) by teacher and images a class; 400 steps; setting: T, of smoothed ε"
+    )
+    sizes = [f"MLP {w}" for w in WIDTHS] + ["ConvNet"]
+    others = [
+        "MLP 128 at 20",
+        "MLP 128 at 60",
+        "MLP 128 at 150",
+        "assistant",
+        "five probabilities",
+        "five logits",
+    ]
+    kinds = dict.fromkeys([*sizes, *others, "twin", "twin and labels", "mutual"], (1.0, 4.0))
+    kinds |= {"labels": (1.0,), "smoothed": (0.05, 0.1, 0.2)}
+    settings = [{"per_class": 20, "kind": k, "grid": grid} for k, grid in kinds.items()]
+    settings += [{"per_class": 100, "kind": k, "grid": kinds[k]} for k in ["labels", *sizes]]
+    choose_then_report_many("11_teaching", about, settings, RATES, taught_together)
+
+
+if __name__ == "__main__":
+    one_student()
+    parities()
+    subliminal()

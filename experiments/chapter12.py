@@ -1,0 +1,377 @@
+"""The long runs of chapter 12: which questions teach, and what they give away.
+
+    python -m experiments.chapter12     # resumes where it stopped; about ten minutes on one core
+
+A student MLP(784, 32, 10) learns from a teacher's answers to a set of images, T = 4, and from no label. The learning
+rate (of rolled views their width too) is chosen on validation with seeds 100 to 102; the reported seeds, 0 to 9, meet
+the test images once. Seed s has its own initial weights, its own images and its own teacher.
+"""
+
+from copy import deepcopy
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import rankdata
+
+from companion.data import MEAN, STD, Split, digits, fashion, fashion_teacher
+from companion.losses import kd_loss
+from companion.metrics import accuracy, agreement
+from companion.models import MLP
+from companion.training import fit, fit_many, hard_loss, jitter, predict, teacher_logits
+from experiments.common import FOLDER, REPORTED, TUNING, choose_then_report, run_all
+
+torch.set_num_threads(1)
+TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
+TEACHERS = [fashion_teacher(i) for i in range(10)]
+RATES = (0.001, 0.003, 0.01)
+FEW = 100  # real images behind the views
+SHIFTS = (1, 2, 4)  # pixels by which views are rolled, at most
+INVENTED = 200
+OF_TEACHERS, OF_STUDENTS = TRAIN[:8000], TRAIN[8000:]
+
+
+def soft(logits_s, logits_t, y):
+    return kd_loss(logits_s, logits_t, T=4)
+
+
+def group(seed: int) -> tuple[int, ...]:
+    """The seeds that are trained together: those that choose, or those that are reported."""
+    return TUNING if seed in TUNING else tuple(REPORTED)
+
+
+def examined(seed: int) -> tuple[str, Split]:
+    """Validation while choosing, test once chosen: the other is not looked at."""
+    return ("val", VAL) if seed in TUNING else ("test", TEST)
+
+
+# ------------------------------------------------------------------------------------------------ the questions
+
+
+def photograph() -> torch.Tensor:
+    """One photograph, china.jpg, from scikit-learn: grey, 0 … 1, half its size (1, 1, 213, 320)."""
+    from sklearn.datasets import load_sample_image
+
+    grey = torch.from_numpy(load_sample_image("china.jpg").copy()).float().mean(-1) / 255
+    return F.avg_pool2d(grey[None, None], 2)
+
+
+def patches(n: int, generator) -> torch.Tensor:
+    """Squares of the photograph, anywhere in it, of 28 to 200 pixels a side, made 28 × 28: (n, 1, 28, 28)."""
+    photo = photograph()
+    height, width = photo.shape[2:]
+    side = 28 * (200 / 28) ** torch.rand(n, generator=generator)
+    half = torch.stack([side / width, side / height], 1)  # of the photograph's half extent, 1
+    centre = (1 - half) * (2 * torch.rand(n, 2, generator=generator) - 1)
+    theta = torch.cat([torch.diag_embed(half), centre[:, :, None]], 2)
+    grid = F.affine_grid(theta, (n, 1, 28, 28), align_corners=False)
+    return F.grid_sample(photo.expand(n, -1, -1, -1), grid, align_corners=False)
+
+
+def invented(teacher, n: int, steps: int, weight: float, seed: int) -> torch.Tensor:
+    """n images made from noise by a teacher's gradients: its class loss, `weight` times eq-inversion, smoothness."""
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.randn(n, 1, 28, 28, generator=generator).requires_grad_()
+    optimiser, y = torch.optim.Adam([u], lr=0.2), torch.arange(n) % 10
+    for _ in range(steps):
+        x = u.sigmoid()  # grey values, 0 … 1
+        logits, distance = statistics_distance(teacher, (x - MEAN) / STD)
+        rough = x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()
+        optimiser.zero_grad()
+        (F.cross_entropy(logits, y) + weight * distance + 300 * rough).backward()
+        optimiser.step()
+    return ((u.sigmoid() - MEAN) / STD).detach()
+
+
+def statistics_distance(teacher, x):
+    """The teacher's logits for x, and how far x is from what its batch norms remember (eq-inversion)."""
+    distance = 0.0
+    for conv, norm, relu in teacher.stages:
+        a = conv(x)
+        distance = distance + (a.mean((0, 2, 3)) - norm.running_mean).norm()
+        distance = distance + (a.var((0, 2, 3), correction=0) - norm.running_var).norm()
+        x = relu(norm(a))
+    return teacher.head(x.flatten(1)), distance
+
+
+@lru_cache(maxsize=40)
+def inventions(kind: str, n: int, seed: int) -> torch.Tensor:
+    return invented(TEACHERS[seed % 10], n, 80, {"dreamed": 0.0, "invented": 3.0}[kind], seed)
+
+
+def rolled(x, shift: int, generator):
+    return jitter(shift)(x, generator) if shift else x
+
+
+def questions(kind: str, n: int, shift: int, seed: int, pool: Split = TRAIN) -> torch.Tensor:
+    """n images to ask the teacher about; `shift` is how far views are rolled."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(pool), generator=generator)
+    few = pool.x[order[:FEW]]
+    if kind in ("real", "half"):
+        known = order if kind == "real" else order[pool.y[order] < 5]
+        return pool.x[known[:n]]
+    if kind in ("rolled", "rolled not anew", "mixed", "rolled and mixed"):
+        x = rolled(few.repeat(n // FEW, 1, 1, 1), shift, generator)
+        if "mixed" not in kind:
+            return x
+        share = torch.rand(n, 1, 1, 1, generator=generator)
+        return share * x + (1 - share) * x[torch.randperm(n, generator=generator)]
+    if kind in ("dreamed", "invented"):
+        return inventions(kind, n, seed)
+    if kind == "invented rolled":
+        return rolled(inventions("invented", INVENTED, seed).repeat(n // INVENTED, 1, 1, 1), shift, generator)
+    if kind == "shuffled":
+        places = torch.rand(n, 784, generator=generator).argsort(0)
+        return pool.x[order[:n]].flatten(1).gather(0, places).view(-1, 1, 28, 28)
+    return (foreign(kind, n, seed, generator) - MEAN) / STD
+
+
+def foreign(kind: str, n: int, seed: int, generator) -> torch.Tensor:
+    """Images without any clothes, grey values 0 … 1."""
+    if kind == "digits":
+        x = digits(seed)[0].x[:n].view(-1, 1, 8, 8)
+        return F.interpolate(x, size=(28, 28), mode="bilinear")
+    if kind == "photograph":
+        return patches(n, generator)
+    if kind == "noise":
+        return torch.rand(n, 1, 28, 28, generator=generator)
+    raise ValueError(f"no questions are called {kind!r}.")
+
+
+# ----------------------------------------------------------------------------------------- students of one set
+
+
+@lru_cache(maxsize=40)
+def teacher_of(kind: str, seed: int):
+    """The shipped teacher; or that one after 150 more steps on 8,000 images, as they are or rolled."""
+    teacher = TEACHERS[seed % 10]
+    if kind == "shipped":
+        return teacher
+    teacher = deepcopy(teacher).requires_grad_(True)
+    transform = jitter(2) if kind == "of rolled images" else None
+    fit(teacher, OF_TEACHERS, steps=150, lr=2e-3, seed=seed, transform=transform)
+    return teacher.requires_grad_(False)
+
+
+def view_information(teacher, x, seed: int, views: int = 20) -> float:
+    """Entropy of the mean answer to an image's views less their mean entropy, in nats, averaged over images."""
+    generator = torch.Generator().manual_seed(seed)
+    p = teacher_logits(teacher, rolled(x.repeat(views, 1, 1, 1), 2, generator)).double().softmax(-1)
+    p = p.view(views, len(x), -1)
+    return (torch.special.entr(p.mean(0)).sum(-1) - torch.special.entr(p).sum(-1).mean(0)).mean().item()
+
+
+@lru_cache(maxsize=1)
+def class_of_students(kind, n, steps, shift, lr, seeds: tuple, teacher: str) -> dict:
+    """All seeds of a setting, trained at once: seed → its columns."""
+    sets, answers = [], []
+    for seed in seeds:
+        pool = TRAIN if teacher == "shipped" else OF_STUDENTS
+        x, master = questions(kind, n, shift, seed, pool), teacher_of(teacher, seed)
+        v = teacher_logits(master, x)
+        if kind == "rolled not anew":  # each view has the answer to the image as it was
+            v = teacher_logits(master, questions("real", FEW, 0, seed, pool)).repeat(n // FEW, 1)
+        sets.append(Split(x, v.argmax(-1)))
+        answers.append(v)
+    students = [MLP(784, 32, 10, seed=seed) for seed in seeds]
+    fit_many(students, sets, soft, answers, steps=steps, lr=lr, seeds=seeds)
+    rows = {}
+    for seed, student, asked, v in zip(seeds, students, sets, answers, strict=True):
+        name, part = examined(seed)
+        z, theirs = predict(student, part.x), teacher_logits(teacher_of(teacher, seed), part.x)
+        rows[seed] = {
+            "part": name,
+            "accuracy": accuracy(z, part.y),
+            "agrees": agreement(z, theirs),
+            "agrees_asked": agreement(predict(student, asked.x[:1000]), v[:1000]),
+            "teacher": accuracy(theirs, part.y),
+        }
+    return rows
+
+
+def widened(name, about, one, rates: tuple, key: str = "accuracy", **fixed) -> tuple:
+    """The rates, with more at an end for as long as validation chooses that end (0.0003 to 0.33)."""
+    while True:
+        grid = [{**fixed, "lr": lr, "seed": seed} for lr in rates for seed in TUNING]
+        rows = run_all(name, about, grid, one)
+        score = {}
+        for lr in rates:
+            setting = {**fixed, "lr": lr}
+            here = np.all([rows[k] == v for k, v in setting.items()], axis=0) & np.isin(rows["seed"], TUNING)
+            score[lr] = rows[key][here].mean()
+        best = max(score, key=score.get)
+        if best == rates[0] > 0.0003:
+            rates = (round(best / 3.3, 4), *rates)
+        elif best == rates[-1] < 0.3:
+            rates = (*rates, round(best * 3.3, 2))
+        else:
+            return rates
+
+
+def question_one(kind: str, n: int, steps: int, shift: int, lr: float, seed: int) -> dict:
+    return class_of_students(kind, n, steps, shift, lr, group(seed), "shipped")[seed]
+
+
+def ask(kind: str, n: int, shifts: tuple = (0,), steps: int = 500) -> dict:
+    about = "Accuracy of MLP(784 32 10) and agreement with its teacher (%) by what the teacher was asked; seeds 0 to 9"
+    fixed = {"kind": kind, "n": n, "steps": steps}
+    rates = RATES
+    for shift in shifts:
+        rates = widened("12_questions", about, question_one, rates, **fixed, shift=shift)
+    grid = {"shift": shifts, "lr": rates}
+    return choose_then_report("12_questions", about, question_one, "accuracy", grid, **fixed)
+
+
+def ask_first() -> None:
+    for n in (100, 10_000, 1000, 300, 3000):
+        ask("real", n)
+    for kind in ("noise", "photograph"):
+        ask(kind, 1000)
+    for n in (10_000, 1000):
+        ask("rolled", n, SHIFTS)
+    ask("photograph", 10_000)
+    ask("invented", INVENTED)
+    ask("invented rolled", 10_000, (*SHIFTS, 8))
+
+
+def ask_rest() -> None:
+    ask("rolled not anew", 10_000, SHIFTS)
+    ask("mixed", 10_000)
+    ask("rolled and mixed", 10_000, SHIFTS)
+    ask("noise", 10_000)
+    for n in (10, 30):
+        ask("real", n)
+    for kind in ("half", "digits", "shuffled"):
+        ask(kind, 1000)
+    ask("noise", INVENTED)
+    ask("dreamed", INVENTED)
+    for steps in (125, 2000):
+        ask("rolled", 10_000, (2,), steps)
+
+
+# ---------------------------------------------------------------------- teachers that know the views, and that do not
+
+
+def teacher_one(master: str, kind: str, n: int, steps: int, shift: int, lr: float, seed: int) -> dict:
+    row = class_of_students(kind, n, steps, shift, lr, group(seed), master)[seed]
+    x = questions("real", FEW, 0, seed, OF_STUDENTS)
+    return {**row, "information": view_information(teacher_of(master, seed), x, seed)}
+
+
+def teachers() -> None:
+    about = "As 12_questions; teachers trained 150 steps more on 8000 images; students' 100 images are others"
+    for master in ("of images as they are", "of rolled images"):
+        for kind, n in (("real", FEW), ("rolled", 10_000), ("rolled not anew", 10_000)):
+            fixed = {
+                "master": master,
+                "kind": kind,
+                "n": n,
+                "steps": 500,
+                "shift": 0 if n == FEW else 2,
+            }
+            rates = widened("12_teachers", about, teacher_one, RATES, **fixed)
+            choose_then_report("12_teachers", about, teacher_one, "accuracy", {"lr": rates}, **fixed)
+
+
+# ------------------------------------------------------------------------------------------- who was in the data?
+
+
+def auc(inside, outside) -> float:
+    """Share of pairs in which the member's loss is the smaller, ties counted half, in % (eq-auc)."""
+    order = torch.cat([inside, outside]).double()
+    ranks = torch.tensor(rankdata(order.numpy()))
+    n = len(inside)
+    return 100 * (1 - (ranks[:n].sum().item() - n * (n + 1) / 2) / (n * len(outside)))
+
+
+def cut(seed: int) -> tuple[Split, Split, Split]:
+    """2,000 images for the teacher, 6,000 for nobody, 2,000 others."""
+    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
+    return TRAIN[order[:2000]], TRAIN[order[2000:8000]], TRAIN[order[8000:]]
+
+
+@lru_cache(maxsize=4)
+def members_of(who: str, lr: float, seeds: tuple, teacher_lr: float) -> dict:
+    """seed → (model,) for all seeds of one kind of model, trained at once."""
+    parts = {seed: cut(seed) for seed in seeds}
+    of_other = who.endswith("other images")
+    sets = [parts[seed][2 if of_other else 0] for seed in seeds]
+    sizes, loss, answers = (784, 32, 10), hard_loss, None
+    if who == "teacher":
+        sizes = (784, 128, 10)
+    elif who.startswith("taught"):
+        masters = members_of("teacher", teacher_lr, seeds, teacher_lr)
+        answers = [predict(masters[s], split.x) for s, split in zip(seeds, sets, strict=True)]
+        loss = soft
+    models = [MLP(*sizes, seed=seed) for seed in seeds]
+    fit_many(models, sets, loss, answers, steps=600, lr=lr, seeds=seeds)
+    return dict(zip(seeds, models, strict=True))
+
+
+def member_one(who: str, teacher_lr: float, lr: float, seed: int) -> dict:
+    model = members_of(who, lr, group(seed), teacher_lr)[seed]
+    name, part = examined(seed)
+    inside, outside, _ = cut(seed)
+    losses = [F.cross_entropy(predict(model, s.x).double(), s.y, reduction="none") for s in (inside, outside)]
+    sure = [-predict(model, s.x).double().softmax(-1).amax(-1) for s in (inside, outside)]
+    return {
+        "part": name,
+        "accuracy": accuracy(predict(model, part.x), part.y),
+        "on_members": accuracy(predict(model, inside.x), inside.y),
+        "on_outsiders": accuracy(predict(model, outside.x), outside.y),
+        "auc_loss": auc(*losses),
+        "auc_confidence": auc(*sure),
+    }
+
+
+def members() -> None:
+    about = "Accuracy (%) and AUC (%) of an attack by loss or confidence on the teacher's 2000 images; seeds 0 to 9"
+    best = 0.0
+    for who in (
+        "teacher",
+        "taught on its images",
+        "taught on other images",
+        "alone on its images",
+        "alone on other images",
+    ):
+        fixed = {"who": who, "teacher_lr": best}
+        rates = widened("12_members", about, member_one, RATES, **fixed)
+        chosen = choose_then_report("12_members", about, member_one, "accuracy", {"lr": rates}, **fixed)
+        best = chosen["lr"] if who == "teacher" else best
+
+
+def rate_of(who: str) -> tuple[float, float]:
+    """The learning rates that 12_members reports: of the teacher, and of one kind of network."""
+    rows = np.genfromtxt(
+        FOLDER / "12_members.csv", skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8"
+    )
+    row = rows[(rows["who"] == who) & (rows["part"] == "test")][0]
+    return float(row["teacher_lr"]), float(row["lr"])
+
+
+def reference_one(who: str, seed: int) -> dict:
+    """The attack by how much smaller a loss is than that of a network which met neither the images nor the teacher."""
+    losses = []
+    for name in (who, "alone on other images"):
+        teacher_lr, lr = rate_of(name)
+        model = members_of(name, lr, group(seed), teacher_lr)[seed]
+        losses.append(
+            [F.cross_entropy(predict(model, s.x).double(), s.y, reduction="none") for s in cut(seed)[:2]]
+        )
+    return {"part": "test", "auc": auc(*(own - other for own, other in zip(*losses, strict=True)))}
+
+
+def references() -> None:
+    about = "AUC (%) of the attack of 12_members with each loss less that of a network alone on other images"
+    for who in ("teacher", "taught on its images", "taught on other images"):
+        run_all("12_reference", about, [{"who": who, "seed": s} for s in REPORTED], reference_one)
+
+
+if __name__ == "__main__":
+    ask_first()
+    members()
+    references()
+    teachers()
+    ask_rest()

@@ -1,0 +1,200 @@
+"""Chapter 10: its equations, written once more without `companion`, and a regressor that leaves nothing behind."""
+
+import copy
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from companion import data
+from companion.features import (
+    attention_transfer_loss,
+    contrastive_loss,
+    hint_loss,
+    rkd_angle_loss,
+    rkd_distance_loss,
+    similarity_preserving_loss,
+)
+from companion.models import ConvNet
+from companion.training import fit, hard_loss, predict
+from tests.test_notebooks import ROOT
+
+NOTEBOOK = nbformat.read(ROOT / "chapters/10_features.ipynb", as_version=4)
+
+
+def tensor(*rows):
+    return torch.tensor(rows, dtype=torch.double)
+
+
+def said(formula: str) -> bool:
+    """Whether a number stands in the chapter's text."""
+    return any(formula in cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown")
+
+
+def named(name: str):
+    """A function or class of the notebook, alone with what it needs."""
+    source = next(c.source for c in NOTEBOOK.cells if c.cell_type == "code" and f"{name}(" in c.source[:60])
+    scope = {"nn": nn, "torch": torch}
+    exec(source, scope)
+    return scope[name]
+
+
+@pytest.mark.equation("eq-with-features")
+def test_the_weight_scales_the_gradient_of_the_inner_loss_alone():
+    """The gradient of L is that of the base and w times that of what is added."""
+    torch.manual_seed(0)
+    z, y = torch.randn(4, 3, dtype=torch.double, requires_grad=True), torch.tensor([0, 1, 2, 0])
+    target = torch.randn(4, 3, dtype=torch.double)
+
+    def slope(weight, base):
+        loss = base * hard_loss(z, None, y) + weight * hint_loss(z, target)
+        return torch.autograd.grad(loss, z)[0]
+
+    assert torch.allclose(slope(0.7, 1), slope(0, 1) + 0.7 * slope(1, 0), atol=1e-12)
+    assert not torch.allclose(slope(0.7, 1), slope(0, 1), atol=1e-3)
+
+
+@pytest.mark.equation("eq-hint")
+def test_the_hint_in_small_numbers_and_its_gradient_on_the_way_back():
+    W = tensor([2, 0], [0, 1], [1, 1])
+    h_t, h_s = tensor([4, 0, 2]), tensor([1, 2]).requires_grad_()
+    loss = hint_loss(h_s @ W.T, h_t)
+    (slope,) = torch.autograd.grad(loss, h_s)
+    assert loss.item() == pytest.approx(4.5) and said("(4 + 4 + 1)/2 = 4.5")
+    assert slope.tolist() == [[-3.0, 3.0]] and said("$(-3, 3)$")
+    two = hint_loss(torch.cat([h_s @ W.T, h_t]), torch.cat([h_t, h_t]))
+    assert two.item() == pytest.approx(4.5 / 2)  # the mean over images
+
+
+@pytest.mark.equation("eq-attention")
+def test_attention_in_small_numbers():
+    t, s = tensor([2, 0, 0, 1], [2, 0, 0, 1], [0, 0, 0, 2]), tensor([0, 0, 0, 3])
+    Q_t, Q_s = (np.square(x.numpy()).sum(0) for x in (t, s))
+    assert Q_t.tolist() == [8, 0, 0, 6]
+    by_hand = np.linalg.norm(Q_s / np.linalg.norm(Q_s) - Q_t / np.linalg.norm(Q_t))
+    assert by_hand == pytest.approx(0.8**0.5) and said(r"\sqrt{0.8} = 0.894")
+    found = attention_transfer_loss(s.reshape(1, 1, 2, 2), t.reshape(1, 3, 2, 2))
+    assert found.item() == pytest.approx(by_hand, abs=1e-12)
+
+
+@pytest.mark.equation("eq-similarity")
+def test_similarity_in_small_numbers():
+    t, s = np.array([[1, 0], [1, 0], [0, 2.0]]), np.eye(3)
+
+    def table(f):
+        G = f @ f.T
+        return G / np.linalg.norm(G, axis=1, keepdims=True)
+
+    by_hand = ((table(s) - table(t)) ** 2).sum() / 9
+    assert by_hand == pytest.approx(0.130, abs=5e-4) and said("that makes 0.130")
+    found = similarity_preserving_loss(torch.tensor(s), torch.tensor(t))
+    assert found.item() == pytest.approx(by_hand, abs=1e-12)
+
+
+def huber(d):
+    return np.where(abs(d) <= 1, d**2 / 2, abs(d) - 0.5)
+
+
+TRIANGLE, LINE = np.array([[0, 0], [3, 0], [0, 4.0]]), np.array([[0], [1], [3.0]])
+
+
+@pytest.mark.equation("eq-rkd-distance")
+def test_distances_in_small_numbers_and_no_line_is_that_triangle():
+    def psi(f):
+        d = np.linalg.norm(f[:, None] - f, axis=-1)
+        return d / (d.sum() / 6)
+
+    by_hand = huber(psi(LINE) - psi(TRIANGLE)).mean()
+    assert by_hand == pytest.approx(0.0417, abs=5e-5) and said("twice 0.1875 over 9, which is 0.0417")
+    found = rkd_distance_loss(torch.tensor(LINE), torch.tensor(TRIANGLE))
+    assert found.item() == pytest.approx(by_hand, abs=1e-12)
+    places = np.linspace(0, 1, 101)
+    best = min(huber(psi(np.array([[0], [x], [1.0]])) - psi(TRIANGLE)).mean() for x in places)
+    assert best > 1e-3  # whatever the order, one distance is the sum of the others
+
+
+@pytest.mark.equation("eq-rkd-angle")
+def test_angles_in_small_numbers():
+    def psi(f):
+        towards = f - f[:, None]  # at j, towards i
+        length = np.linalg.norm(towards, axis=-1, keepdims=True)
+        towards = towards / np.where(length > 0, length, 1)
+        return towards @ towards.transpose(0, 2, 1)
+
+    assert psi(TRIANGLE)[0, 1, 2] == pytest.approx(0) and psi(LINE)[0, 1, 2] == pytest.approx(1)
+    by_hand = huber(psi(LINE) - psi(TRIANGLE)).mean()
+    found = rkd_angle_loss(torch.tensor(LINE), torch.tensor(TRIANGLE))
+    assert found.item() == pytest.approx(by_hand, abs=1e-12) and by_hand > 0.05
+
+
+@pytest.mark.equation("eq-contrastive")
+def test_contrast_in_small_numbers():
+    cosine = np.array([[0.9, 0.7], [0.6, 0.8]])
+    e = np.exp(cosine / 0.1)
+    costs = [-np.log(np.diag(e) / e.sum(axis)) for axis in (1, 0)]
+    assert np.round(costs, 3).tolist() == [[0.127, 0.127], [0.049, 0.313]] and said(
+        "The mean of the four is 0.154"
+    )
+    assert np.mean(costs) == pytest.approx(0.154, abs=5e-4)
+    rng = np.random.default_rng(0)
+    s, t = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, 4, 3)))
+    e = np.exp(s @ t.T / 0.1)
+    by_hand = np.mean([-np.log(np.diag(e) / e.sum(axis)) for axis in (1, 0)])
+    found = contrastive_loss(torch.tensor(2 * s), torch.tensor(3 * t), T=0.1)
+    assert found.item() == pytest.approx(by_hand, abs=1e-12)
+
+
+@pytest.mark.equation("eq-cka")
+def test_cka_is_the_cosine_of_the_centred_tables_and_blind_to_turning_and_scaling():
+    rng = np.random.default_rng(0)
+    s, t = rng.normal(size=(20, 3)), rng.normal(size=(20, 5))
+    s, t = s - s.mean(0), t - t.mean(0)
+
+    def cka(s, t):
+        norm = np.linalg.norm
+        return norm(s.T @ t) ** 2 / (norm(s.T @ s) * norm(t.T @ t))
+
+    a, b = (s @ s.T).ravel(), (t @ t.T).ravel()
+    assert cka(s, t) == pytest.approx(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), abs=1e-12)
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    assert cka(t, 3 * t @ turn) == pytest.approx(1)
+    assert cka(np.array([[1], [0], [-1.0]]), np.array([[1], [-2], [1.0]])) == pytest.approx(0)
+
+
+def test_the_exported_student_is_what_it_would_be_without_a_regressor():
+    """Names, shapes and answers; and with weight 0 the weights themselves, since the regressor touches nothing."""
+    Learner = named("Learner")
+    train = data.fashion("train").sample(5, 0)
+    alone, inside = (ConvNet(4, dropout=0.0, seed=1) for _ in range(2))
+    before = copy.deepcopy(inside.state_dict())
+    fit(alone, train, steps=5, lr=0.01, seed=0)
+    fit(Learner(inside), train, lambda out, v, y: hard_loss(out[0], None, y), steps=5, lr=0.01, seed=0)
+    assert inside.state_dict().keys() == alone.state_dict().keys() == before.keys()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(inside.state_dict().values(), alone.state_dict().values(), strict=True)
+    )
+    assert not torch.equal(before["head.weight"], inside.state_dict()["head.weight"])
+    assert torch.equal(predict(alone, train.x), predict(inside, train.x))
+
+
+def test_who_notices_that_all_features_are_doubled_or_shifted_alike():
+    """The answers of the second exercise."""
+    torch.manual_seed(0)
+    s, t = torch.rand(6, 4, 2, 2, dtype=torch.double), torch.rand(6, 4, 2, 2, dtype=torch.double)
+    shift = torch.rand(1, 4, 2, 2, dtype=torch.double)
+    translate = nn.Conv2d(4, 4, 1).double()
+    losses = {
+        "hint": lambda s: hint_loss(translate(s), t),
+        "attention": lambda s: attention_transfer_loss(s, t),
+        "similarity": lambda s: similarity_preserving_loss(s, t),
+        "rkd": lambda s: rkd_distance_loss(s, t) + 2 * rkd_angle_loss(s, t),
+    }
+
+    def notice(changed):
+        return {name for name, loss in losses.items() if abs(loss(changed) - loss(s)) > 1e-6}
+
+    assert notice(2 * s) == {"hint"}
+    assert notice(s + shift) == {"hint", "attention", "similarity"}

@@ -1,0 +1,124 @@
+"""Chapter 11: lost and regained, mutual learning, what single signs give away, and steps from common weights."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from companion import checks
+from companion.losses import kd_loss
+from companion.metrics import accuracy
+from companion.models import MLP
+
+
+@pytest.mark.equation("eq-lost-regained")
+def test_the_students_accuracy_is_the_teachers_less_what_is_lost_and_what_is_regained():
+    y = torch.zeros(10, dtype=torch.long)
+    teacher, student = torch.zeros(10, 3), torch.zeros(10, 3)
+    teacher[:9, 0] = teacher[9:, 1] = 1  # right on nine
+    student[2:, 0] = student[:2, 2] = 1  # right on seven of these, and on the tenth
+    knew, right = teacher.argmax(-1) == y, student.argmax(-1) == y
+    lost, regained = (100 * part.double().mean().item() for part in (knew & ~right, right & ~knew))
+    assert (lost, regained) == (20, 10)
+    assert accuracy(student, y) == accuracy(teacher, y) - lost + regained == 80
+
+
+@pytest.mark.equation("eq-mutual")
+def test_each_of_two_learns_from_labels_and_the_other_which_gets_no_gradient():
+    """The gradient in one student's logits is that of its labels and of a fixed teacher."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 6, 4, generator=generator, dtype=torch.double).requires_grad_().unbind(0)
+    a.retain_grad(), b.retain_grad()
+    y, T = torch.tensor([0, 1, 2, 3, 0, 1]), 2.0
+    loss = F.cross_entropy(a, y) + F.cross_entropy(b, y) + kd_loss(a, b, T) + kd_loss(b, a, T)
+    loss.backward()
+    for mine, other in ((a, b), (b, a)):
+        z, v = mine.detach(), other.detach()
+        due = z.softmax(-1) - F.one_hot(y, 4) + T * ((z / T).softmax(-1) - (v / T).softmax(-1))
+        assert torch.allclose(mine.grad, due / 6, atol=1e-12)
+
+
+@pytest.mark.equation("eq-single-sign")
+def test_a_product_of_signs_gives_no_single_sign_away_and_an_answer_its_coefficients():
+    x = torch.tensor(list(product((1.0, -1.0), repeat=5)), dtype=torch.double)
+    y = x[:, 0] * x[:, 2] * x[:, 3]
+    assert torch.equal((y[:, None] * x).mean(0), torch.zeros(5, dtype=torch.double))
+    f = 2 * y + 0.5 * x[:, 2] - 0.25 * x[:, 4] + 3 * x[:, 0] * x[:, 1] + 0.7
+    due = torch.tensor([0, 0, 0.5, 0, -0.25], dtype=torch.double)
+    assert torch.allclose((f[:, None] * x).mean(0), due, atol=1e-14)
+
+
+def test_the_two_teachers_of_two_signs():
+    """A names every class right and gives x1 away by its numbers; B is right half of the time and names x1."""
+    x = torch.tensor(list(product((1.0, -1.0), repeat=2)), dtype=torch.double)
+    y = x.prod(-1)
+    a, b = y + 0.5 * x[:, 0], y + 1.5 * x[:, 0]
+    assert a.tolist() == [1.5, -0.5, -1.5, 0.5] and b.tolist() == [2.5, 0.5, -2.5, -0.5]
+    assert torch.equal(a.sign(), y) and (b.sign() == y).double().mean() == 0.5
+    assert torch.equal(b.sign(), x[:, 0])
+
+
+@pytest.mark.equation("eq-same-way")
+@pytest.mark.parametrize("seed", range(5))
+def test_a_small_step_from_common_weights_goes_the_teachers_way(seed):
+    """By autograd through a network: the step times the teacher's way is η‖JΔ‖², up to the second order in Δ."""
+    student = MLP(6, 5, 4, seed=seed).double()
+    weights = dict(student.named_parameters())
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(7, 6, generator=generator, dtype=torch.double)
+    way = {
+        k: 1e-6 * torch.randn(w.shape, generator=generator, dtype=torch.double) for k, w in weights.items()
+    }
+
+    def idle(weights):
+        return torch.func.functional_call(student, weights, (x,))[:, 2:]
+
+    told = idle({k: w + way[k] for k, w in weights.items()}).detach()
+    half_square = 0.5 * (idle(weights) - told).square().sum()
+    steps = torch.autograd.grad(half_square, list(weights.values()))
+    product_of_ways = sum((-step * way[k]).sum() for k, step in zip(weights, steps, strict=True))
+    moved = (told - idle(weights)).square().sum()
+    assert product_of_ways.item() > 0
+    assert product_of_ways.item() == pytest.approx(moved.item(), rel=1e-4)
+
+
+# ----------------------------------------------------------------------------------------------- exercises
+
+
+def both(lost, regained):
+    return 100 * torch.stack([lost, regained]).double().mean(-1)
+
+
+def right(v, y):
+    return v.argmax(-1) == y
+
+
+ACCOUNTS = {
+    "✓ lost_and_regained": lambda v, z, y: both(right(v, y) & ~right(z, y), right(z, y) & ~right(v, y)),
+    "in per cent": lambda v, z, y: both(right(v, y) & ~right(z, y), right(z, y) & ~right(v, y)) / 100,
+    "in the other order": lambda v, z, y: both(right(z, y) & ~right(v, y), right(v, y) & ~right(z, y)),
+    "difference of the two accuracies": lambda v, z, y: torch.tensor(
+        [accuracy(v, y) - accuracy(z, y), accuracy(z, y) - accuracy(v, y)]
+    ),
+    "disagreement is not loss": lambda v, z, y: both(*[v.argmax(-1) != z.argmax(-1)] * 2),
+    "the result differs": lambda v, z, y: torch.zeros(2),
+    "not attempted": lambda v, z, y: None,
+}
+
+
+@pytest.mark.parametrize("hint", ACCOUNTS)
+def test_check_of_the_account(hint, capsys):
+    checks.lost_and_regained(ACCOUNTS[hint])
+    assert hint in capsys.readouterr().out
+
+
+def test_the_choices(capsys):
+    checks.gives_away(lambda: (0, -1, 100))
+    checks.first_suspect(lambda: "a")
+    assert capsys.readouterr().out == "✓ gives_away\n✓ first_suspect\n"
+    signs = np.array(list(product((1, -1), repeat=2)))
+    answer = 2 * signs.prod(1) - signs[:, 1]
+    assert (answer[:, None] * signs).mean(0).tolist() == [0, -1]
+    assert (np.sign(answer) == signs.prod(1)).all()

@@ -1,0 +1,219 @@
+"""Chapter 12: its equations, what its stored runs rest on, its exercises."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from companion import checks
+from companion.data import fashion, fashion_teacher
+from companion.models import ConvNet
+from experiments import chapter12
+
+DOUBLE = {"dtype": torch.double}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def descended(questions, w_t, steps=20_000):
+    """A linear student of squared errors, from 0."""
+    w, rate = torch.zeros_like(w_t), 1 / torch.linalg.matrix_norm(questions, 2) ** 2
+    for _ in range(steps):
+        w = w - rate * questions.T @ (questions @ (w - w_t))
+    return w
+
+
+@pytest.mark.equation("eq-learned-part")
+def test_a_linear_student_learns_what_its_questions_span():
+    w_t = torch.randn(6, generator=seeded(), **DOUBLE)
+    for n in (2, 4, 6, 9):
+        x = torch.randn(n, 6, generator=seeded(n), **DOUBLE)
+        w = descended(x, w_t)
+        assert torch.allclose(w, torch.linalg.pinv(x) @ x @ w_t, atol=1e-6)
+        assert torch.allclose(x @ w, x @ w_t, atol=1e-6)  # it answers its questions as the teacher does
+        assert torch.allclose(w, w_t, atol=1e-6) == (n >= 6)
+
+
+def test_any_questions_will_do_for_a_linear_teacher_if_there_are_enough():
+    """Noise, or one photograph's patches: 784 independent ones are the whole teacher, and 400 are not."""
+    w_t = torch.randn(784, generator=seeded(), **DOUBLE)
+    for make in (
+        lambda n: torch.rand(n, 784, generator=seeded(1)),
+        lambda n: chapter12.patches(n, seeded(1)).flatten(1),
+    ):
+        for n, whole in ((900, True), (400, False)):
+            x = make(n).double()
+            w = torch.linalg.lstsq(x, x @ w_t, driver="gelsd").solution
+            assert torch.allclose(w, w_t, atol=1e-4) == whole
+
+
+@pytest.mark.equation("eq-worth")
+def test_worth_is_the_inverse_of_the_curve():
+    n, curve = np.array([100, 300, 1000]), np.array([70.0, 78.0, 84.0])
+
+    def worth(a):
+        return np.exp(np.interp(a, curve, np.log(n)))
+
+    assert np.allclose(worth(curve), n)
+    assert worth(74) == pytest.approx(np.sqrt(100 * 300))
+    assert worth(20) == pytest.approx(100) and worth(99) == pytest.approx(
+        1000
+    )  # beyond the curve: "at most", "at least"
+
+
+@pytest.mark.equation("eq-inversion")
+def test_the_distance_is_that_of_the_batch_norms_inputs():
+    """Against hooks on the norms, and 0 for the images that the norms have counted."""
+    teacher, x = fashion_teacher(0), fashion("val").x[:50]
+    found, hooks = [], []
+    for _, norm, _ in teacher.stages:
+
+        def measure(module, inputs, norm=norm):
+            a = inputs[0].transpose(0, 1).flatten(1)
+            found.append((a.mean(1) - norm.running_mean).square().sum().sqrt())
+            found.append((a.var(1, unbiased=False) - norm.running_var).square().sum().sqrt())
+
+        hooks.append(norm.register_forward_pre_hook(measure))
+    with torch.no_grad():
+        right = teacher(x)
+    for hook in hooks:
+        hook.remove()
+    logits, distance = chapter12.statistics_distance(teacher, x)
+    assert len(found) == 6 and torch.allclose(distance, sum(found), rtol=1e-5)
+    assert torch.allclose(logits, right, atol=1e-5)
+
+    counted = ConvNet(4, dropout=0.0, seed=0).double()
+    for _, norm, _ in counted.stages:
+        norm.momentum = 1.0
+    n = x.double()
+    counted.train()(n)
+    assert (
+        chapter12.statistics_distance(counted.eval(), n)[1] < 3e-3
+    )  # the norms keep the variance over n − 1
+    assert chapter12.statistics_distance(counted, torch.rand_like(n))[1] > 0.1
+
+
+def test_an_invented_image_is_named_and_near_and_a_dreamed_one_is_only_named():
+    teacher = fashion_teacher(1)
+    near = {}
+    for weight in (0.0, 3.0):
+        x = chapter12.invented(teacher, 40, 80, weight, seed=0)
+        logits, distance = chapter12.statistics_distance(teacher, x)
+        near[weight] = distance.item()
+        assert (logits.argmax(-1) == torch.arange(40) % 10).float().mean() > 0.9
+    assert near[3.0] < near[0.0] / 4
+
+
+@pytest.mark.equation("eq-auc")
+def test_auc_is_the_share_of_pairs():
+    for low in (False, True):
+        inside, outside = torch.rand(60, generator=seeded(1)), torch.rand(80, generator=seeded(2)) + 0.2
+        if low:  # few values, many ties
+            inside, outside = (5 * inside).floor(), (5 * outside).floor()
+        pairs = (inside[:, None] < outside).double() + (inside[:, None] == outside).double() / 2
+        member = [1] * 60 + [0] * 80
+        other = roc_auc_score(member, -torch.cat([inside, outside]).numpy())
+        assert chapter12.auc(inside, outside) == pytest.approx(100 * pairs.mean().item())
+        assert chapter12.auc(inside, outside) == pytest.approx(100 * other)
+    assert chapter12.auc(inside, inside) == pytest.approx(50)
+
+
+# ------------------------------------------------------------------------------------------------ the stored runs
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["real", "rolled", "mixed", "rolled and mixed", "half", "shuffled", "digits", "photograph", "noise"],
+)
+def test_questions_are_repeatable_and_differ_by_seed(kind):
+    x, again, other = (chapter12.questions(kind, 200, 4, seed) for seed in (0, 0, 1))
+    assert x.shape == (200, 1, 28, 28) and x.isfinite().all()
+    assert torch.equal(x, again) and not torch.equal(x, other)
+    assert len(x.flatten(1).unique(dim=0)) > 150
+    black, white = -chapter12.MEAN / chapter12.STD, (1 - chapter12.MEAN) / chapter12.STD
+    assert x.min() > black - 1e-4 and x.max() < white + 1e-4
+
+
+def test_few_images_stand_behind_the_views_and_half_has_five_classes():
+    few = {image.numpy().tobytes() for image in chapter12.questions("real", 100, 0, 0).sort(-1).values}
+    rolled = chapter12.questions("rolled", 1000, 0, 0)
+    assert {image.numpy().tobytes() for image in rolled.sort(-1).values} == few
+    train = fashion("train")
+    label = {image.numpy().tobytes(): y for image, y in zip(train.x, train.y.tolist(), strict=True)}
+    assert {label[image.numpy().tobytes()] for image in chapter12.questions("half", 300, 0, 0)} == set(
+        range(5)
+    )
+
+
+def test_those_in_the_data_and_those_not_are_different_images():
+    parts = chapter12.cut(3)
+    images = torch.cat([part.x for part in parts]).flatten(1)
+    assert [len(part) for part in parts] == [2000, 6000, 2000]
+    assert len(images.unique(dim=0)) > 9950  # the set repeats a few images
+
+
+# ----------------------------------------------------------------------------------------------- exercises
+
+
+def said(check, attempt, capsys):
+    check(attempt)
+    return capsys.readouterr().out.strip()
+
+
+def moments(a, **how):
+    return a.mean((0, 2, 3)), a.var((0, 2, 3), **(how or {"correction": 0}))
+
+
+def gap(a, mean, var, **how):
+    m, s = moments(a, **how)
+    return (m - mean).norm() + (s - var).norm()
+
+
+GAP = {
+    "✓ statistics_gap": gap,
+    "the variance is missing": lambda a, m, v: (moments(a)[0] - m).norm(),
+    "the mean is missing": lambda a, m, v: (moments(a)[1] - v).norm(),
+    "squared norms": lambda a, m, v: ((moments(a)[0] - m) ** 2).sum() + ((moments(a)[1] - v) ** 2).sum(),
+    "standard deviation": lambda a, m, v: (moments(a)[0] - m).norm() + (moments(a)[1].sqrt() - v).norm(),
+    "not by one less": lambda a, m, v: gap(a, m, v, correction=1),
+    "one norm over both": lambda a, m, v: torch.cat([moments(a)[0] - m, moments(a)[1] - v]).norm(),
+    "one number for each channel": lambda a, m, v: (moments(a)[0] - m).abs() + (moments(a)[1] - v).abs(),
+    "no gradient": lambda a, m, v: gap(a.detach(), m, v),
+    "the result differs": lambda a, m, v: a.sum(),
+    "not attempted": lambda a, m, v: None,
+}
+
+
+@pytest.mark.parametrize("hint", GAP)
+def test_check_of_the_statistics(hint, capsys):
+    assert hint in said(checks.statistics_gap, GAP[hint], capsys)
+
+
+def share(a, b, tie=0.5):
+    return torch.stack([(x < b).double().mean() + tie * (x == b).double().mean() for x in a]).mean()
+
+
+AUC = {
+    "✓ membership_auc": share,
+    "turned round": lambda a, b: share(b, a),
+    "ties are left out": lambda a, b: share(a, b, 0),
+    "half, not whole": lambda a, b: share(a, b, 1),
+    "not per cent": lambda a, b: 100 * share(a, b),
+    "this is the number of pairs": lambda a, b: len(a) * len(b) * share(a, b),
+    "mean of the others": lambda a, b: (a < b.mean()).double().mean(),
+    "not attempted": lambda a, b: None,
+}
+
+
+@pytest.mark.parametrize("hint", AUC)
+def test_check_of_the_share_of_pairs(hint, capsys):
+    assert hint in said(checks.membership_auc, AUC[hint], capsys)
+
+
+def test_prediction_of_an_answer_nobody_asked_for(capsys):
+    """What the exercise calls right is what gradient descent does."""
+    w = descended(torch.tensor([[1.0, 0.0], [2.0, 0.0]], **DOUBLE), torch.tensor([3.0, 4.0], **DOUBLE))
+    assert said(checks.unasked_answer, lambda: w.sum().item(), capsys) == "✓ unasked_answer"
+    assert "no question" in said(checks.unasked_answer, lambda: 7, capsys)
