@@ -75,7 +75,7 @@ EQUATIONS = {
          parameters(torch.nn.BatchNorm2d(6))],
     ),
     "eq-convnet-parameters": ({"w": 4}, [parameters(ConvNet(4))]),
-    "eq-bytes": ({"n": parameters(MLP(4, 3)), "b": 32}, [sum(4 * p.numel() for p in MLP(4, 3).parameters())]),
+    "eq-bytes": ({"n": parameters(MLP(4, 3)), "bits": 32}, [sum(4 * p.numel() for p in MLP(4, 3).parameters())]),
     "eq-log-ratio": (ONE, [(soften(tensor(V[0]), T)[1] / soften(tensor(V[0]), T)[3]).log().item()]),
     "eq-entropy": (ONE, [torch.distributions.Categorical(logits=tensor(V[0] / T)).entropy().item()]),
     "eq-entropy-slope": (ONE | {"Var_p": lambda v: (P[0] * (v - P[0] @ v) ** 2).sum()},
