@@ -32,6 +32,7 @@ import pagefacts  # noqa: E402
 import report  # noqa: E402
 
 from companion import plotting  # noqa: E402
+from tests.test_notebooks import NOTEBOOKS, cells  # noqa: E402
 
 CSS = (THEME / "static/book.css").read_text()
 PAPER = {False: ("#ffffff", "#f5f6f8"), True: ("#14181e", "#1d232b", "#121212")}
@@ -308,6 +309,15 @@ def test_a_label_may_move_to_an_earlier_page(tmp_path, forgets):
                 app.connect("env-before-read-docs", book.forget)
             app.build()
     assert ("duplicate label" in said.getvalue()) == (not forgets), said.getvalue()
+
+
+def test_the_epub_can_set_each_displayed_formula():
+    """Known here within seconds, and not only when the EPUB is made."""
+    text = "\n".join(c.source for path in NOTEBOOKS for c in cells(path, "markdown"))
+    displayed = re.findall(r"```\{math\}\n(?::\w+:[^\n]*\n)*(.*?)```", text, re.S)
+    assert len(displayed) > 60
+    for formula in displayed:
+        assert "<math" in ebook.mathml(formula.strip(), "block")
 
 
 @pytest.mark.parametrize(("builder", "open_"), [("html", False), ("singlehtml", True), ("epub", True)])
