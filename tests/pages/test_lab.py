@@ -36,9 +36,10 @@ def lab(tmp_path_factory):
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
     browser.chmod(0o755)
     env = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "BROWSER": f"{browser} %s"}
-    index = PAGES / "index.html"
+    index, installed = os.path.relpath(PAGES / "index.html", ROOT), home / "installed"
+    installed.symlink_to(sys.prefix)  # a target of make may have no spaces in its name
     command = [
-        "make", f"VENV={sys.prefix}", f"--old-file={sys.prefix}/ready", f"PAGES={index}", f"--old-file={index}",
+        "make", f"VENV={installed}", f"--old-file={installed}/ready", f"PAGES={index}", f"--old-file={index}",
         f"WORK={work}", "lab",
     ]  # fmt: skip
     with (home / "log").open("w") as log:
