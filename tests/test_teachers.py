@@ -104,7 +104,7 @@ def test_what_is_missing_is_named_with_the_ways_to_it(kept, tmp_path):
 @pytest.mark.parametrize("content, said", [
     (CONTENT[:-1], r"truncated or another file, 10,239 bytes of 10,240"),
     (CONTENT[:-1] + b"x", f"SHA-256 is [0-9a-f]{{64}}, expected {FAKE.sha256}"),
-])  # fmt: skip
+], ids=["truncated", "changed"])  # fmt: skip
 def test_a_broken_file_is_refused_wherever_it_lies(kept, tmp_path, monkeypatch, content, said):
     kept.mkdir()
     (kept / "weights.bin").write_bytes(content)
