@@ -30,6 +30,7 @@ import finding  # noqa: E402
 import folds  # noqa: E402
 import pagefacts  # noqa: E402
 import report  # noqa: E402
+import spaces  # noqa: E402
 
 from companion import plotting  # noqa: E402
 from tests.test_notebooks import NOTEBOOKS, cells  # noqa: E402
@@ -259,6 +260,43 @@ def test_description_is_the_first_paragraph_cut_between_words():
     long = pagefacts.description(doctree(nodes.paragraph("", "word " * 100)))
     assert len(long) <= 300 and long.endswith("word…")
     assert pagefacts.description(doctree()) == ""
+
+
+# "~" stands for a no-break space, "_" for the end of a node: a number that a run gave is one of its own.
+@pytest.mark.parametrize(
+    "text",
+    [
+        "right on 84~% of them", "_84_~% of them", "gains 0.7~±~0.3 points, _0.7_~±~_0.3_ points", "is wide (±~6.3)",
+        "at T~=~4, α~=~0.5 and d~=~−1; k~=~_2_", "for w~>~0", "Tian~et~al., see chapter~8",
+        "A “±” is an interval", "steps = 4, T = λ and A = b", "per cent of T", "the metal et alia",
+    ],
+)  # fmt: skip
+def test_what_belongs_together_stays_on_one_line(text):
+    block = nodes.paragraph()
+    for piece in text.replace("~", " ").split("_"):
+        block += nodes.inline("", piece)
+    spaces.join(block)
+    assert block.astext() == text.replace("~", spaces.NO_BREAK).replace("_", "")
+    assert [len(node.astext()) for node in block.children] == [len(piece) for piece in text.split("_")]
+
+
+def test_code_formulas_and_titles_keep_their_spaces():
+    block = nodes.paragraph("", "84 ")
+    block += [nodes.literal("", "T = 4"), nodes.Text(" %, "), nodes.math("", "T = 4")]
+    page = doctree(nodes.title("", "Why T = 4"), block)
+    page += nodes.literal_block("", "T = 4")
+    page += nodes.paragraph("", "T = 4")
+    for builder, shown in [("latex", "T = 4"), ("html", "T = 4".replace(" ", spaces.NO_BREAK))]:
+        spaces.keep_together(SimpleNamespace(builder=SimpleNamespace(format=builder)), page, "page")
+        assert [node.astext() for node in page.findall(nodes.Text)][-1] == shown
+    assert [node.astext() for node in page.findall(nodes.Text)][:-1] == [
+        "Why T = 4",
+        "84 ",
+        "T = 4",
+        " %, ",
+        "T = 4",
+        "T = 4",
+    ]
 
 
 def test_a_printed_table_is_told_from_sentences():

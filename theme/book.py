@@ -84,6 +84,7 @@ def setup(app) -> dict:
     app.setup_extension("cards")
     app.setup_extension("finding")
     app.setup_extension("plain")
+    app.setup_extension("spaces")
     app.add_js_file("maths.js", priority=400, defer="defer")  # deferred scripts run in order: before MathJax
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
