@@ -112,6 +112,15 @@ def test_no_factor_and_T_squared_are_conventions_and_no_other_power_is(power):
     assert audit(plain(power))["temperature"].ok is (power in (0, 2))
 
 
+def test_a_kl_of_another_teacher_is_no_divergence_of_the_two_sides():
+    """With only the student softened the formula is a KL's, and it is not 0 where both sides agree."""
+    half = audit(
+        lambda s, t, T: T**2 * F.kl_div((s / T).log_softmax(-1), t.softmax(-1), reduction="batchmean")
+    )
+    assert half["divergence"].ok is None and "see temperature" in half["divergence"].found
+    assert "temperature" in half.failed and audit(plain(2))["divergence"].ok is True
+
+
 @pytest.mark.parametrize("power", [0, 1, 2])
 @pytest.mark.parametrize("declared", [0, 1, 2])
 def test_the_declared_factor_is_held_against_the_measured_one(power, declared):

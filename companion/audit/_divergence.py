@@ -11,6 +11,7 @@ from ._properties import SMALL, Known, numbers, shift_invariant, small
 from ._report import Finding
 
 NAME = "divergence"
+ZERO = "; 0 at agreement"
 # What may be declared, and how the names of what is found begin.
 DECLARED = {
     "forward KL": ("forward KL",),
@@ -74,7 +75,11 @@ def divergence(known: Known, says: str) -> Finding:
             "s, t = 6 * torch.randn(2, 6, 5): value or gradient leaves the definition (a clamp, an ε within a log)",
         )  # fmt: skip
     fixed = f", T fixed at {fit.T:g}" if not known.uses_T and fit.T != 1 and fit.candidate.soft else ""
-    return Finding(NAME, True, f"{fit.name}{fixed}, by value and gradient{at_agreement(known)}")
+    where = at_agreement(known)
+    if fit.candidate.fault and where and where != ZERO:  # the right formula of the wrong arguments
+        why = f"{where}, so no divergence of the two sides (see {fit.candidate.fault})"
+        return Finding(NAME, None, f"{fit.name}, by value and gradient{why}")
+    return Finding(NAME, True, f"{fit.name}{fixed}, by value and gradient{where}")
 
 
 def fits_name(found: str, kind: str, ends: bool) -> bool:
@@ -88,7 +93,7 @@ def at_agreement(known: Known) -> str:
         return ""
     z, _, y = batches()[0]
     value = float(measured(known.loss, z, z, y)[0])
-    return "; 0 at agreement" if abs(value) < 1e-6 else f"; {value:.3g} at agreement"
+    return ZERO if abs(value) < 1e-6 else f"; {value:.3g} at agreement"
 
 
 def holds_far_apart(known: Known, data, tolerance: float = 1e-3) -> bool:
