@@ -204,12 +204,11 @@ EXERCISES = (
              "B": "the filter is the same, and the effect was not seen with another base model.",
              "C": "it learned nothing from the faulty teacher.",
          }), kind="choose"),
-    _row("unasked_answer", "12_data", 1, "transfer set", "An answer nobody asked for", choice("unasked_answer", 3, {
-        7: "that is the teacher's own answer: no question had anything in the second place.",
-        0: "the two questions do tell it the first weight.",
-        9: "the answers 3 and 6 belong to inputs 1 and 2: the weight is the same in both.",
-        4: "that is the weight that no question touched.",
-        3.5: "a student that began at 0 has no reason to move its second weight at all.",
+    _row("unasked_answer", "12_data", 1, "transfer set", "An answer nobody asked for", choice("unasked_answer", 3.5, {
+        3: "that is the teacher's own answer: no question told its two weights apart.",
+        7: "that is the answer to (1, 1); (1, 0) leaves the second weight out.",
+        4: "that is the teacher's second weight: no question told it from the first.",
+        0: "the two questions do tell it the sum of the two weights.",
         5: "the length of the weights is not an answer: multiply them with the input.",
     }, within=0.01), kind="predict"),
     _row("statistics_gap", "12_data", 2, "transfer set", "How far from what the teacher remembers",
