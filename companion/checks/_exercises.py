@@ -11,6 +11,7 @@ from . import (
     conventions,
     experiments,
     inside,
+    language,
     outlook,
     questions,
     responses,
@@ -229,6 +230,29 @@ EXERCISES = (
         (2, "kd"): "without logits of common classes there is nothing to soften.",
         (2, "none"): "there is something that both networks have: what lies inside.",
     }), kind="choose"),
+    _row("next_token_loss", "14_tokens", 2, "language", "Shift, mask, divide", language.next_token_loss),
+    _row("bits_a_character", "14_tokens", 1, "language", "Two tokenisers, one text",
+         choice("bits_a_character", (1.0, 0.8), {
+             (0, 5): "that is bits a token, and the two models have tokens of different length.",
+             (0, 2): "that is the number of tokens.",
+             (0, 10): "those are the bits of the whole text; divide by its ten characters.",
+             (0, 0.7): "that is in nats: take the logarithm to the base 2.",
+             (1, 2): "that is bits a token, and the two models have tokens of different length.",
+             (1, 8): "those are the bits of the whole text; divide by its ten characters.",
+             (1, 0.55): "that is in nats: take the logarithm to the base 2.",
+         }, within=0.02), kind="predict"),
+    _row("what_to_store", "14_tokens", 2, "language", "What do you store?",
+         choice("what_to_store", ("features", "rest", "draws"), {
+             (0, "rest"): "right sums, but the order within the rest is lost; here nothing need be lost.",
+             (0, "draws"): "right on average, with noise; here nothing need be lost, for little more.",
+             (0, "renormalised"): "then the student is never told how much the kept tokens have together.",
+             (1, "features"): "the service does not hand out what stands before its last layer.",
+             (1, "draws"): "a list of the likeliest tokens is no draw from all of them.",
+             (1, "renormalised"): "then the student is never told how much the twenty have together.",
+             (2, "features"): "they are of no use without the last layer, which the students' machines cannot hold.",
+             (2, "rest"): "every text leaves out the same rare tokens, so the error does not average away.",
+             (2, "renormalised"): "then the student is never told how much the kept tokens have together.",
+         }), kind="choose"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.
