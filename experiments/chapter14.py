@@ -23,7 +23,7 @@ from companion.teachers import SmolLM2, king_james, smollm2, words
 from experiments.common import FOLDER, run_all
 
 FIRST, CUT = 9, 21  # blocks 9 … 20 go
-LENGTH, PER_STEP, STEPS, LONGER = 128, 2, 48, 192
+LENGTH, PER_STEP, STEPS, LONGER = 128, 2, 48, 144
 BEGINNING = "And it came to pass in those days, that"
 TUNING, REPORTED, CORRECTION = (100,), range(3), 999
 RATES = (3e-4, 1e-3, 3e-3)  # where an edge wins, one step further is tried
@@ -202,17 +202,22 @@ def healing() -> dict:
             here = [r for r in tried if tuple(r)[:3] == way and r["seed"] in TUNING]
             return min(here, key=lambda r: r["bits"])["lr"]
 
-        best = best_of(RATES, name, teacher, target)
-        if best in (RATES[0], RATES[-1]):
-            further = 1e-4 if best == RATES[0] else 1e-2
-            best = best_of((*RATES, further), name, teacher, target)
+        pure = {lr for way, lr in chosen.items() if way[:2] == (name, teacher)}
+        pure |= {chosen[name, "as it is", "text"]} if pure else set()  # the text alone has no teacher
+        if target == "both" and len(pure) == 1:  # the teacher alone and the text alone agree on it
+            best = pure.pop()
+        else:
+            best = best_of(RATES, name, teacher, target)
+            if best in (RATES[0], RATES[-1]):
+                further = 1e-4 if best == RATES[0] else 1e-2
+                best = best_of((*RATES, further), name, teacher, target)
         rows([(name, teacher, target, best, seed) for seed in REPORTED])
         chosen[name, teacher, target] = best
     return chosen
 
 
 def longer(chosen: dict) -> None:
-    """Four times the steps on the text that the teacher knows, at the rates chosen for the shorter lesson."""
+    """Three times the steps on the text that the teacher knows, at the rates chosen for the shorter lesson."""
     about = f"As 14_healing, after {LONGER} steps of 256 tokens"
 
     def one(target, lr, seed):
@@ -222,8 +227,8 @@ def longer(chosen: dict) -> None:
 
     run_all("14_longer", about, [
         {"target": target, "lr": chosen["scripture", "as it is", target], "seed": seed}
-        for seed in REPORTED
         for target in ("teacher", "text")
+        for seed in REPORTED
     ], one)  # fmt: skip
 
 
