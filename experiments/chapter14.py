@@ -202,10 +202,9 @@ def healing() -> dict:
             here = [r for r in tried if tuple(r)[:3] == way and r["seed"] in TUNING]
             return min(here, key=lambda r: r["bits"])["lr"]
 
-        pure = {lr for way, lr in chosen.items() if way[:2] == (name, teacher)}
-        pure |= {chosen[name, "as it is", "text"]} if pure else set()  # the text alone has no teacher
-        if target == "both" and len(pure) == 1:  # the teacher alone and the text alone agree on it
-            best = pure.pop()
+        pure = [chosen.get(way) for way in ((name, teacher, "teacher"), (name, "as it is", "text"))]
+        if target == "both" and pure[0] == pure[1]:  # the teacher alone and the text alone agree on it
+            best = pure[0]
         else:
             best = best_of(RATES, name, teacher, target)
             if best in (RATES[0], RATES[-1]):
