@@ -123,7 +123,7 @@ def test_the_longer_lesson_has_the_rates_of_the_shorter_one(small, tmp_path):
     chosen = {("scripture", "as it is", target): lr for target, lr in (("teacher", 1e-2), ("text", 1e-3))}
     runs.longer(chosen)
     found = [(row["target"], float(row["lr"]), row["seed"]) for row in lines(tmp_path / "14_longer.csv")]
-    assert found == [(t, lr, s) for s in "01" for t, lr in (("teacher", 1e-2), ("text", 1e-3))]
+    assert found == [(t, lr, s) for t, lr in (("teacher", 1e-2), ("text", 1e-3)) for s in "01"]
 
 
 def test_a_model_writes_the_same_with_its_cache_and_without(small):
