@@ -129,8 +129,8 @@ def distil(
         checkpoint: a file, replaced each `every` steps and at the end. It holds lesson, optimiser, schedule and step.
         own_mean: divide by the tokens of the process's own share. It is wrong, and shown in the chapter.
     """
-    optimiser = torch.optim.AdamW(lesson.parameters(), lr=lr)
-    lesson, optimiser = fabric.setup(lesson, optimiser)
+    lesson = fabric.setup_module(lesson)  # first: of a sharded weight the optimiser is to see the part
+    optimiser = fabric.setup_optimizers(torch.optim.AdamW(lesson.parameters(), lr=lr))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     state = {"lesson": lesson, "optimiser": optimiser, "schedule": schedule, "step": 0}
     if checkpoint and checkpoint.exists():
