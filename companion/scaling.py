@@ -219,7 +219,7 @@ def fabric_of(precision: str, strategy: str = "ddp"):
 
 def weights(checkpoint: str | Path) -> Tensor:
     """All weights of a checkpoint's lesson, one after another, in float64."""
-    kept = torch.load(checkpoint, weights_only=False)["lesson"]
+    kept = torch.load(checkpoint, weights_only=True)["lesson"]
     return torch.cat([kept[name].double().flatten() for name in sorted(kept)])
 
 
@@ -269,6 +269,7 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> None:
+    """What torchrun starts in each process: the runs that are named, one after another."""
     parser = argparse.ArgumentParser(description="Runs of chapter 18, in the processes that torchrun starts.")
     parser.add_argument("folder")
     parser.add_argument("names", nargs="+", choices=RUNS)

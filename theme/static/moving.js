@@ -18,7 +18,13 @@
     return [+(x / 10 ** (base * i)).toPrecision(3), units[i]].filter(part => part !== "").join(" ");
   };
   const size = x => scaled(x, ["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3);
-  const short = x => (x < 1e6 ? Math.round(x).toLocaleString("en") : x < 1e12 ? scaled(x / 1e6, ["million", "billion"], 3) : `${(x / 10 ** Math.floor(Math.log10(x))).toFixed(2)}e${Math.floor(Math.log10(x))}`);
+  const raised = n => `${n}`.replace(/\d/g, d => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
+  const short = x => {
+    if (x < 1e6) return x < 100 ? `${+x.toPrecision(3)}` : Math.round(x).toLocaleString("en");
+    if (x < 1e12) return scaled(x / 1e6, ["million", "billion"], 3);
+    const e = Math.floor(Math.log10(x));
+    return `${(x / 10 ** e).toFixed(2)} × 10${raised(e)}`;
+  };
   const amount = text => { // what a reader types: 70B, 1T, 128k, 128,000, 3e12
     const found = /^\s*(\d[\d, ]*(?:\.\d+)?(?:e\+?\d+)?|\.\d+)\s*([kKMBGT]?)\s*$/.exec(text);
     return found ? Number(found[1].replace(/[, ]/g, "")) * ({ k: 1e3, K: 1e3, M: 1e6, B: 1e9, G: 1e9, T: 1e12 }[found[2]] || 1) : NaN;
