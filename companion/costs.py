@@ -94,12 +94,11 @@ class Plan:
 
 
 NAMES = {
-    "teacher": "Teacher: parameters", "student": "Student: parameters", "tokens": "Tokens",
-    "passes": "Times each token is learnt from (passes × students)", "vocabulary": "Vocabulary",
-    "width": "Width of the teacher's last layer", "k": "k, tokens kept of an answer",
-    "batch": "Tokens of a step on one GPU", "group": "Tokens in a group of the fused loss",
-    "peak": "Peak of one GPU, operations a second (example)", "utilisation": "Share of the peak reached (example)",
-    "price": "Price of a GPU hour, your currency (example)",
+    "teacher": "Teacher, parameters", "student": "Student, parameters", "tokens": "Tokens",
+    "passes": "Passes × students", "vocabulary": "Vocabulary", "width": "Width of the teacher's last layer",
+    "k": "k, tokens kept of an answer", "batch": "Tokens a step, one GPU", "group": "Tokens in a group, fused loss",
+    "peak": "Peak, operations a second (example)", "utilisation": "Share of the peak (example)",
+    "price": "Price of a GPU hour (example)",
 }  # fmt: skip
 
 

@@ -273,7 +273,7 @@ def test_the_calculator_says_what_it_does_not_understand(figure):
         figure.press("teacher", "ControlOrMeta+a", "Delete")
         figure.page.keyboard.type(said)
         assert figure.box.locator("input[data-key=teacher]").get_attribute("aria-invalid") == "true"
-        assert "Teacher: parameters: a number above 0" in figure.box.locator(".moving-note").text_content()
+        assert f"{NAMES['teacher']}: a number above 0" in figure.box.locator(".moving-note").text_content()
         assert figure.box.get_attribute("data-values") == before
     figure.page.keyboard.type("70B")
     assert figure.box.get_attribute("data-values") == before

@@ -302,8 +302,8 @@
         return {
           plots: [rows("Compute", "hours of one GPU", [["teacher, asked on each pass", v.hours_live, "t"], ["teacher, asked once", v.hours_once, "t"], ["student, trained", v.hours_trained, "s"]], short),
             rows("The teacher's answers", "on disk", kept, size)],
-          say: [["teacher asked on each pass, GPU hours of both", "hours", v.hours_live + v.hours_trained, short(v.hours_live + v.hours_trained)], ["cost", "money", v.money_live, short(v.money_live)],
-            ["asked once and stored, cost", "money-once", v.money_once, short(v.money_once)], ["disk for k tokens each", "disk", v.disk_largest, size(v.disk_largest)]],
+          say: [["GPU hours, teacher asked on each pass", "hours", v.hours_live + v.hours_trained, short(v.hours_live + v.hours_trained)], ["cost", "money", v.money_live, short(v.money_live)],
+            ["cost, teacher asked once", "money-once", v.money_once, short(v.money_once)], ["disk, k largest", "disk", v.disk_largest, size(v.disk_largest)]],
           note: invalid.join(" "), values: v,
           heads: ["quantity", "value"], rows: [
             ["teacher asked on each pass, operations", short(v.teacher_live)], ["teacher asked once, operations", short(v.teacher_once)], ["student trained, operations", short(v.trained)],
