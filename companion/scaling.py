@@ -236,13 +236,11 @@ def launch(
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "companion.scaling"]
-    command += [
-        str(folder),
-        *names,
-        *(f"--{key.replace('_', '-')}={value}" for key, value in options.items()),
-    ]
+    command += [str(Path(folder).resolve()), *names]
+    command += [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=_environment(), **pipes) as process:
+    root = Path(__file__).parent.parent  # python -m looks in its own folder first
+    with subprocess.Popen(command, cwd=root, env=_environment(), **pipes) as process:
         try:
             out, errors = process.communicate(timeout=timeout)
         except BaseException:

@@ -10,7 +10,9 @@ from companion.stored import Stored, halved, largest, store
 from companion.tokens import forward_kl_loss, sparse_kd_loss
 
 GENERATOR = torch.Generator().manual_seed(0)
-X = torch.randint(-9, 9, (10, 6), generator=GENERATOR).float()  # whole numbers: X @ W is exact, in whatever parts
+X = torch.randint(
+    -9, 9, (10, 6), generator=GENERATOR
+).float()  # whole numbers: X @ W is exact, in whatever parts
 W = torch.randint(-5, 5, (6, 50), generator=GENERATOR).float()
 
 
