@@ -234,6 +234,36 @@ EXERCISES = (
         (2, "kd"): "without logits of common classes there is nothing to soften.",
         (2, "none"): "there is something that both networks have: what lies inside.",
     }), kind="choose"),
+    _row("answer_mask", "15_own_words", 2, "losses", "Which places of an answer count?", several.answer_mask),
+    _row("lost_share", "15_own_words", 1, "transfer set", "Slip less, or find back?", choice("lost_share", (20, "back"), {
+        (0, 2): "that is the error along the teacher's words; left alone it is lost for longer than a word.",
+        (0, 0.2): "in per cent.",
+        (0, 25): "that is ε/r: whoever is lost already cannot slip again, so divide by ε + r.",
+        (0, 80): "that is the share that is on track.",
+        (0, 10): "ε and r are not averaged: find ℓ where as many are lost in a step as find back.",
+        (1, "slip"): "put both into the formula: 1.5/9.5 against 2/13.",
+    }, within=0.01), kind="predict"),
+    _row("which_estimator", "15_own_words", 2, "losses", "Which estimator do you take?", choice(
+        "which_estimator", ("sum", "policy", "k3"), {
+            (0, "policy"): "it is right on average and noisy; with all logits at hand nothing need be drawn.",
+            (0, "k1"): "as a loss its gradient is 0 on average.",
+            (0, "k3"): "as a loss it has the gradient of the other divergence.",
+            (1, "sum"): "the teacher gives one number a token: there is nothing to sum over.",
+            (1, "k1"): "as a loss its gradient is 0 on average: hold it still, and multiply by log q.",
+            (1, "k3"): "its value is right, its gradient is that of KL(p‖q).",
+            (2, "sum"): "the teacher gives one number a token: there is nothing to sum over.",
+            (2, "policy"): "its value says nothing: only its gradient is meant.",
+            (2, "k1"): "right on average, and the noisier of the two that are; it falls below 0, too.",
+        }), kind="choose"),
+    _row("first_check", "15_own_words", 2, "tools", "The loss that should be 0", choice(
+        "first_check", ("template", "shift", "dropout"), {
+            (0, "shift"): "a shift would be wrong at every token; here all but the first agree.",
+            (0, "dropout"): "noise would be small and everywhere; here it is large, at one token.",
+            (1, "template"): "after a few tokens of the answer a template hardly matters; here no token agrees.",
+            (1, "dropout"): "five nats a token are two models that speak of different things.",
+            (2, "template"): "a template shows at the first tokens; here all are a little off, and never twice alike.",
+            (2, "shift"): "a shift is off by nats, and by the same nats each time.",
+        }), kind="diagnose"),
     _row("share_loss", "18_scaling", 2, "training", "A process's share", processes.share_loss),
     _row("what_is_missing", "18_scaling", 2, "training", "What is missing?", choice(
         "what_is_missing", ("schedule", "order", "optimiser"), {
