@@ -15,6 +15,7 @@ from companion.checks import (
     inside,
     language,
     outlook,
+    processes,
     questions,
     responses,
     several,
@@ -24,7 +25,8 @@ from companion.checks._choice import choice
 from companion.checks._exercises import EXERCISES
 
 MODULES = (
-    concepts, conventions, experiments, inside, language, outlook, questions, responses, several, teachers,
+    concepts, conventions, experiments, inside, language, outlook, processes, questions, responses, several,
+    teachers,
 )  # fmt: skip
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"

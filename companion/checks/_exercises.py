@@ -13,6 +13,7 @@ from . import (
     inside,
     language,
     outlook,
+    processes,
     questions,
     responses,
     several,
@@ -287,6 +288,25 @@ EXERCISES = (
             (2, "template"): "a template shows at the first tokens; here all are a little off, and never twice alike.",
             (2, "shift"): "a shift is off by nats, and by the same nats each time.",
         }), kind="diagnose"),
+    _row("share_loss", "18_scaling", 2, "training", "A process's share", processes.share_loss),
+    _row("what_is_missing", "18_scaling", 2, "training", "What is missing?", choice(
+        "what_is_missing", ("schedule", "order", "optimiser"), {
+            (0, "optimiser"): "which number is wrong in the log, and who computes it?",
+            (0, "order"): "the examples have nothing to do with the learning rate.",
+            (1, "schedule"): "the learning rate is as it should be; on which examples is this loss low?",
+            (1, "optimiser"): "without its moments the loss would go up, on all data.",
+            (2, "schedule"): "the learning rate is as it should be.",
+            (2, "order"): "examples seen twice would make the loss fall.",
+        }), kind="diagnose"),
+    _row("what_to_store", "18_scaling", 2, "tools", "What do you store?", choice(
+        "what_to_store", ("features", "largest", "logits"), {
+            (0, "logits"): "2 · 50,000 bytes for each of 100 million tokens are 10 TB.",
+            (0, "largest"): "the probabilities of k tokens belong to one temperature, and several are to be tried.",
+            (1, "logits"): "2 · 128,000 bytes for each of 10 thousand million tokens are 2,560 TB.",
+            (1, "features"): "2 · 4,096 bytes for each of 10 thousand million tokens are 82 TB.",
+            (2, "features"): "512 features are more numbers than ten logits.",
+            (2, "largest"): "ten logits are 20 bytes: what is there to be saved?",
+        }), kind="choose"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.
