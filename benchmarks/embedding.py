@@ -41,9 +41,9 @@ def encoders() -> dict:
     return found
 
 
-def main(rounds: int = 5) -> None:
+def main(rounds: int = 3) -> None:
     torch.set_num_threads(1)
-    texts = [sentence.text for sentence in reviews("test")[:500]]
+    texts = [sentence.text for sentence in reviews("test")[:200]]
     found = encoders()
     calls = {name: (lambda embed=embed: embed(texts)) for name, (embed, _) in found.items()}
     seconds = in_turn(calls, rounds)
