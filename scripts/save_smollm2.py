@@ -2,7 +2,7 @@
 
 The file that `make teachers` brings is in GGUF, which few servers of Python read. Its weights are 4-bit numbers
 unpacked, in float32 as `companion.teachers.smollm2` has them. FOLDER is SmolLM2-135M-Instruct in the teachers'
-cache; a folder that is whole is left as it is.
+cache; a folder that is whole is left as it is. Prints its name.
 """
 
 import json
@@ -69,4 +69,6 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else cache() / "SmolLM2-135M-Instruct")
+    place = Path(sys.argv[1]) if len(sys.argv) > 1 else cache() / "SmolLM2-135M-Instruct"
+    main(place)
+    print(place)
