@@ -111,8 +111,9 @@ bench: $(READY)  ## time losses, fit and fit_many, and write the tables of bench
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/fused.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/embedding.py
 
-teachers: $(READY)  ## bring the real teachers of language into the user's cache (111 MB, once), checked by their SHA-256
+teachers: $(READY)  ## bring the real teachers of language into the user's cache (203 MB, once), checked by their SHA-256
 	$(BIN)/python -m companion.teachers
 
 run: $(READY)  ## run the notebooks and store their outputs: make run, or make run NOTEBOOKS=chapters/04_mathematics.ipynb

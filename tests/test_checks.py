@@ -11,6 +11,7 @@ from companion.checks import (
     _compare,
     concepts,
     conventions,
+    encoders,
     experiments,
     inside,
     outlook,
@@ -22,7 +23,18 @@ from companion.checks import (
 from companion.checks._choice import choice
 from companion.checks._exercises import EXERCISES
 
-MODULES = (concepts, conventions, experiments, inside, outlook, questions, responses, several, teachers)
+MODULES = (
+    concepts,
+    conventions,
+    encoders,
+    experiments,
+    inside,
+    outlook,
+    questions,
+    responses,
+    several,
+    teachers,
+)
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"
 ]

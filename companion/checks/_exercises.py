@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from . import (
     concepts,
     conventions,
+    encoders,
     experiments,
     inside,
     outlook,
@@ -229,6 +230,17 @@ EXERCISES = (
         (2, "kd"): "without logits of common classes there is nothing to soften.",
         (2, "none"): "there is something that both networks have: what lies inside.",
     }), kind="choose"),
+    _row("static_vector", "16_small", 2, "language", "A text's vector, looked up", encoders.static_vector),
+    _row("recall_at", "16_small", 2, "measuring", "How much of the teacher's list", encoders.recall_at),
+    _row("which_encoder", "16_small", 2, "tools", "Which encoder?",
+         choice("which_encoder", ("tfidf", "static", "teacher"), {
+             (0, "static"): "fifty thousand labels teach a classifier which words matter, in these texts.",
+             (0, "teacher"): "look at the table: with many labels, does a general vector still win?",
+             (1, "tfidf"): "with thirty labels most words of a new text stand in none of them.",
+             (1, "teacher"): "ten million texts at the teacher's pace: how many days are that on this machine?",
+             (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",
+             (2, "tfidf"): "the two sentences have the same words.",
+         }), kind="choose"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.
