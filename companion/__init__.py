@@ -19,6 +19,7 @@ _MODULES = (
     "metrics",
     "models",
     "plotting",
+    "remote",
     "teachers",
     "tokens",
     "training",
