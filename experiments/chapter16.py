@@ -381,10 +381,8 @@ if __name__ == "__main__":
     search()
     shipped()
     judged(*METHODS[:-1])
-    students(500)
     if (KEPT / "model2vec.safetensors").exists():
         judged(METHODS[-1])
     else:
-        print(
-            "Model2Vec's vectors are missing: experiments/chapter16_model2vec.py makes them; then run this again."
-        )
+        print("Model2Vec's vectors are missing: experiments/chapter16_model2vec.py makes them; then run this again.")
+    students(500)

@@ -1,7 +1,7 @@
 """Model2Vec 0.10.0 on chapter 16's sentences, in an environment of its own (it asks for another transformers).
 
-    pip install "model2vec[distill,quantization]==0.10.0" torch==2.13.0     # elsewhere; nothing of the book is needed there
-    python experiments/chapter16_model2vec.py                  # after experiments.chapter16 wrote the sentences
+    pip install "model2vec[distill,quantization]==0.10.0" torch==2.13.0     # elsewhere, without the book
+    python experiments/chapter16_model2vec.py     # after experiments.chapter16 wrote the sentences
 
 It distils the same teacher with its defaults, but to 128 numbers a token, as many as the chapter's student has, and
 writes the vectors of all sentences into _build/chapter16, for experiments.chapter16 to judge.
