@@ -38,6 +38,5 @@ def test_the_variance_of_a_share_is_the_teachers_and_that_of_chance(m):
 
 def test_two_reviews_and_one_draw_each():
     """The worked numbers: 0.6 and 0.5 come in the right order in 30 % of all cases, in the wrong one in 20 %."""
-    assert 0.6 * (1 - 0.5) == pytest.approx(0.3) and (1 - 0.6) * 0.5 == pytest.approx(
-        0.2
-    )
+    p, q = 0.6, 0.5
+    assert [p * (1 - q), (1 - p) * q] == pytest.approx([0.3, 0.2])
