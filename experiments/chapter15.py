@@ -20,7 +20,7 @@ from experiments.common import run_all
 
 UNLABELLED, LABELLED, BATCH = 20_000, 2_000, 64
 STEPS, LONG, WARM = 1_000, 4_000, 0.3  # own words from 30 % of the steps on
-RATES, TUNING, REPORTED = (2.5e-3, 5e-3, 1e-2), (100,), range(5)
+RATES, TUNING, REPORTED = (2.5e-3, 5e-3, 1e-2, 2e-2), (100,), range(5)
 WAYS, LONGER = ("labels", "answers", "off_policy", "on_policy", "mixed"), ("labels", "off_policy")
 KEPT = Path("_build/chapter15.pt")
 TEACHER = pronouncer()
