@@ -213,8 +213,11 @@ def _one(client, request: dict) -> Answer:
     except openai.NotFoundError as error:
         raise ValueError(f"{where} has no model {model!r}: {error}. It offers {_offered(client)}.") from error
     except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+        asked = request.get("logprobs") or "logprobs" in str(error)  # some servers do not say what is wrong
         hint = (
-            " It may give no log-probabilities: ask for the text alone." if "logprobs" in str(error) else ""
+            " Perhaps it gives fewer log-probabilities, or none: then ask for the text alone."
+            if asked
+            else ""
         )
         raise ValueError(f"{where} refuses the request: {error}.{hint}") from error
     except openai.APITimeoutError as error:

@@ -100,5 +100,5 @@ def test_a_model_that_it_does_not_have(url, tmp_path):
 
 
 def test_more_log_probabilities_than_it_gives(url, tmp_path):
-    with pytest.raises(ValueError, match=r"refuses the request.*top_logprobs must be at most 11"):
+    with pytest.raises(ValueError, match=r"refuses the request.*gives fewer log-probabilities"):
         ask([QUESTION], MODEL, tmp_path / "a.jsonl", base_url=url, retries=0, top_logprobs=20)
