@@ -54,7 +54,7 @@ def static_vector(attempt: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -
 
 def recall_at(attempt: Callable[[Tensor, Tensor, int], float]) -> None:
     """Checks attempt(scores_s, scores_t, k), scores (Q, D) → how many of the teacher's k best are found, eq-recall."""
-    generator = torch.Generator().manual_seed(17)
+    generator = torch.Generator().manual_seed(19)
     cases = []
     for q, d, k in [(4, 9, 3), (3, 7, 2), (5, 8, 4)]:
         theirs = torch.randn(q, d, generator=generator, dtype=torch.double)
