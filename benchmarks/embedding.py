@@ -5,6 +5,7 @@
 Each gets the same sentences about films as text, tokenises them and gives their vectors, on one thread, in turn.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from machine import in_turn, machine, publish
 from companion.models import StaticEncoder, parameters
 from companion.teachers import minilm, reviews
 
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # in threads of its own its time would not be seen
 MODEL2VEC = Path(__file__).parent.parent / "_build/chapter16/model2vec"
 
 

