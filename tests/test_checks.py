@@ -14,6 +14,7 @@ from companion.checks import (
     encoders,
     experiments,
     inside,
+    language,
     outlook,
     questions,
     responses,
@@ -24,17 +25,8 @@ from companion.checks._choice import choice
 from companion.checks._exercises import EXERCISES
 
 MODULES = (
-    concepts,
-    conventions,
-    encoders,
-    experiments,
-    inside,
-    outlook,
-    questions,
-    responses,
-    several,
-    teachers,
-)
+    concepts, conventions, encoders, experiments, inside, language, outlook, questions, responses, several, teachers,
+)  # fmt: skip
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"
 ]
