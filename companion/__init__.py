@@ -20,6 +20,7 @@ _MODULES = (
     "metrics",
     "models",
     "plotting",
+    "remote",
     "scaling",
     "stored",
     "teachers",

@@ -11,6 +11,7 @@ from companion.checks import (
     _compare,
     concepts,
     conventions,
+    encoders,
     experiments,
     inside,
     language,
@@ -25,8 +26,8 @@ from companion.checks._choice import choice
 from companion.checks._exercises import EXERCISES
 
 MODULES = (
-    concepts, conventions, experiments, inside, language, outlook, processes, questions, responses, several,
-    teachers,
+    concepts, conventions, encoders, experiments, inside, language, outlook, processes, questions, responses,
+    several, teachers,
 )  # fmt: skip
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"

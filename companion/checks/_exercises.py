@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from . import (
     concepts,
     conventions,
+    encoders,
     experiments,
     inside,
     language,
@@ -288,6 +289,17 @@ EXERCISES = (
             (2, "template"): "a template shows at the first tokens; here all are a little off, and never twice alike.",
             (2, "shift"): "a shift is off by nats, and by the same nats each time.",
         }), kind="diagnose"),
+    _row("static_vector", "16_small", 2, "language", "A text's vector, looked up", encoders.static_vector),
+    _row("recall_at", "16_small", 2, "measuring", "How much of the teacher's list", encoders.recall_at),
+    _row("which_encoder", "16_small", 2, "tools", "Which encoder?",
+         choice("which_encoder", ("tfidf", "static", "teacher"), {
+             (0, "static"): "fifty thousand labels teach a classifier which words matter, in these texts.",
+             (0, "teacher"): "look at the table: with many labels, does a general vector still win?",
+             (1, "tfidf"): "with thirty labels most words of a new text stand in none of them.",
+             (1, "teacher"): "ten million texts at the teacher's pace: how many days are that on this machine?",
+             (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",
+             (2, "tfidf"): "the two sentences have the same words.",
+         }), kind="choose"),
     _row("share_loss", "18_scaling", 2, "training", "A process's share", processes.share_loss),
     _row("what_is_missing", "18_scaling", 2, "training", "What is missing?", choice(
         "what_is_missing", ("schedule", "order", "optimiser"), {
