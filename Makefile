@@ -86,10 +86,11 @@ test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of 
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
 	BOOK_PEERS=$(EXTRAS) $(PEERS)/bin/python -m pytest tests/peers -rs
 
-bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 8 minutes)
+bench: $(READY)  ## time losses, fit, fit_many and exported students, and write the tables of benchmarks/README.md (about 8 minutes)
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/fused.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/deploy.py
 
 teachers: $(READY)  ## bring the real teachers of language into the user's cache (111 MB, once), checked by their SHA-256
 	$(BIN)/python -m companion.teachers

@@ -15,6 +15,7 @@ from . import (
     questions,
     responses,
     several,
+    shipping,
     steps,
     teachers,
 )
@@ -229,6 +230,30 @@ EXERCISES = (
         (2, "kd"): "without logits of common classes there is nothing to soften.",
         (2, "none"): "there is something that both networks have: what lies inside.",
     }), kind="choose"),
+    _row("straight_through", "17_shipping", 2, "size", "Round, and let the gradient through",
+         shipping.straight_through),
+    _row("way_out", "17_shipping", 1, "tools", "Three that went wrong on the way out", choice(
+        "way_out", ("mode", "batch", "warm-up"), {
+            (0, "batch"): "one image at a time it works, too, only with another answer. What depends on the others?",
+            (0, "warm-up"): "time is not the matter here, the answers are.",
+            (0, "range"): "a range that is too narrow cuts off, whatever else is in the batch.",
+            (1, "mode"): "in another mode it would answer, and wrongly. What has the example fixed?",
+            (1, "warm-up"): "it does not answer late, it does not answer.",
+            (1, "range"): "numbers out of range are cut off, not refused.",
+            (2, "mode"): "every call would be slow, then.",
+            (2, "batch"): "every call has one image. What is different in the first?",
+            (2, "range"): "a range changes the answers, not the time of the first of them.",
+        }), kind="diagnose"),
+    _row("kept_share", "17_shipping", 1, "soft targets", "What share of a draft is kept?", shipping.kept_share),
+    _row("what_comes_out", "17_shipping", 2, "soft targets", "What comes out?", choice(
+        "what_comes_out", (0.7, 0.4), {
+            (0, 0.3): "that is the share that is refused.",
+            (0, 0.58): "two independent draws agree so often; the rule keeps more: the smaller of p and q of each token.",
+            (0, 0.4): "half of the sum of the differences is what does not overlap; you took the whole.",
+            (1, 0.1): "the draft proposes it so often; but what is put in the place of a refused token?",
+            (1, 0.3): "that is what a refused first token adds; the draft proposes the second one as well.",
+            (1, 0.25): "between the two is not where it ends: count both ways in which the second token comes out.",
+        }, within=0.01), kind="predict"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.
