@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from companion.data import Split, fashion, fashion_teacher
 from companion.losses import distillation_loss, kd_loss
 from companion.metrics import accuracy
-from companion.models import MLP
+from companion.models import MLP, ConvNet
 from companion.training import fit, fit_many, hard_loss, predict
 from experiments.common import REPORTED, TUNING, run_all
 
@@ -276,6 +276,11 @@ def teachers(kind: str) -> dict[int, nn.Module]:
     """By seed, teachers of one kind: "MLP 32", "MLP 128 at 20" (steps), "ConvNet", "assistant"."""
     if kind == "ConvNet":
         return {s: fashion_teacher(s % 10) for s in SEEDS}
+    if kind == "ConvNet of 8000":
+        made = [ConvNet(16, dropout=0.0, seed=s + 700) for s in SEEDS]
+        for s, model in zip(SEEDS, made, strict=True):  # at the rate of the shipped teachers
+            fit(model, FOR_TEACHERS, steps=TEACHING, lr=5e-3, seed=s)
+        return dict(zip(SEEDS, made, strict=True))
     width = 32 if kind == "assistant" else int(kind.split()[1])
     steps = int(kind.split()[-1]) if " at " in kind else TEACHING
     made, loss, told = [MLP(784, width, 10, seed=s + 700) for s in SEEDS], None, None
@@ -394,6 +399,8 @@ def one_student() -> None:
     settings = [{"per_class": 20, "kind": k, "grid": grid} for k, grid in kinds.items()]
     settings += [{"per_class": 100, "kind": k, "grid": kinds[k]} for k in ["labels", *sizes]]
     choose_then_report_many("11_teaching", about, settings, RATES, taught_together)
+    control = [{"per_class": n, "kind": "ConvNet of 8000", "grid": (1.0, 4.0)} for n in (20, 100)]
+    choose_then_report_many("11_teaching", about, control, RATES, taught_together)
 
 
 if __name__ == "__main__":

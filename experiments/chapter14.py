@@ -23,10 +23,10 @@ from companion.teachers import SmolLM2, king_james, smollm2, words
 from experiments.common import FOLDER, run_all
 
 FIRST, CUT = 9, 21  # blocks 9 … 20 go
-LENGTH, PER_STEP, STEPS = 128, 2, 48
+LENGTH, PER_STEP, STEPS, LONGER = 128, 2, 48, 144
 BEGINNING = "And it came to pass in those days, that"
 TUNING, REPORTED, CORRECTION = (100,), range(3), 999
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (3e-4, 1e-3, 3e-3)  # where an edge wins, one step further is tried
 CONDITIONS = (
     ("scripture", "as it is", "teacher"), ("scripture", "as it is", "text"), ("dictionary", "as it is", "teacher"),
     ("dictionary", "as it is", "text"), ("dictionary", "corrected", "teacher"), ("scripture", "as it is", "both"),
@@ -85,9 +85,9 @@ def below(ids: Tensor) -> Tensor:
 
 @lru_cache(2)
 @torch.no_grad()
-def lesson(name: str, teacher: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def lesson(name: str, teacher: str, seed: int, steps: int = STEPS) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens (96, 128), what lies below the cut, and the teacher's features (96, 128, 576): 2 kB a token, not 98."""
-    ids = windows(name, "train", PER_STEP * STEPS, seed)
+    ids = windows(name, "train", PER_STEP * steps, seed)
     x = below(ids)
     return ids, x, torch.cat([features(taught(name, teacher), part) for part in x.split(8)])
 
@@ -118,9 +118,10 @@ def train(blocks, ids: Tensor, x: Tensor, h: Tensor | None, target: str, lr: flo
     """AdamW, warmed up over six steps, then down to 0 along a cosine; the loss of each step."""
     blocks.requires_grad_(True)
     optimizer, losses = torch.optim.AdamW(blocks.parameters(), lr, weight_decay=0.01), []
-    for step in range(len(ids) // PER_STEP):
+    steps = len(ids) // PER_STEP
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 6) * (1 + math.cos(math.pi * step / STEPS)) / 2
+            group["lr"] = lr * min(1, (step + 1) / 6) * (1 + math.cos(math.pi * step / steps)) / 2
         now = slice(PER_STEP * step, PER_STEP * (step + 1))
         loss = of_step(features(blocks, x[now]), ids[now], None if h is None else h[now], target)
         optimizer.zero_grad()
@@ -195,12 +196,39 @@ def healing() -> dict:
     for name, teacher, target in CONDITIONS:
         if teacher == "corrected":
             rows([(name, teacher, "uncut", 0.0, 0)])
-        tried = rows([(name, teacher, target, lr, seed) for lr in RATES for seed in TUNING])
-        here = [r for r in tried if tuple(r)[:3] == (name, teacher, target) and r["seed"] in TUNING]
-        best = min(here, key=lambda r: r["bits"])["lr"]
+
+        def best_of(rates, *way):
+            tried = rows([(*way, lr, seed) for lr in rates for seed in TUNING])
+            here = [r for r in tried if tuple(r)[:3] == way and r["seed"] in TUNING]
+            return min(here, key=lambda r: r["bits"])["lr"]
+
+        pure = [chosen.get(way) for way in ((name, teacher, "teacher"), (name, "as it is", "text"))]
+        if target == "both" and pure[0] == pure[1]:  # the teacher alone and the text alone agree on it
+            best = pure[0]
+        else:
+            best = best_of(RATES, name, teacher, target)
+            if best in (RATES[0], RATES[-1]):
+                further = 1e-4 if best == RATES[0] else 1e-2
+                best = best_of((*RATES, further), name, teacher, target)
         rows([(name, teacher, target, best, seed) for seed in REPORTED])
         chosen[name, teacher, target] = best
     return chosen
+
+
+def longer(chosen: dict) -> None:
+    """Three times the steps on the text that the teacher knows, at the rates chosen for the shorter lesson."""
+    about = f"As 14_healing, after {LONGER} steps of 256 tokens"
+
+    def one(target, lr, seed):
+        ids, x, h = lesson("scripture", "as it is", seed, LONGER)
+        train(blocks := cut(), ids, x, h, target, lr)
+        return score(blocks, "scripture", "test")
+
+    run_all("14_longer", about, [
+        {"target": target, "lr": chosen["scripture", "as it is", target], "seed": seed}
+        for target in ("teacher", "text")
+        for seed in REPORTED
+    ], one)  # fmt: skip
 
 
 class Whole(nn.Module):
@@ -236,4 +264,6 @@ COLUMNS = "text", "teacher", "target", "lr", "seed"
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    samples(healing())
+    rates = healing()
+    samples(rates)
+    longer(rates)

@@ -124,6 +124,24 @@ def test_each_method_had_as_many_tries_and_ten_reported_runs(name):
         assert len(chosen) == 1 and means[chosen.pop()] == pytest.approx(max(means.values()))
 
 
+def test_the_two_lessons_have_the_rates_that_validation_chose():
+    """Ten seeds a row; its rate is that of the same loss in chapter 10 or 13, or the best of those tried here."""
+    rows = lines("13_budget")
+    keys = ("steps", "batch", "method", "decay", "T", "lr")
+    reported = Counter(tuple(r[k] for k in keys) for r in rows if int(r["seed"]) in REPORTED)
+    assert len(reported) == 5 and set(reported.values()) == {len(REPORTED)}
+    means = Counter()
+    for r in rows:
+        if int(r["seed"]) in TUNING:
+            means[r["steps"], r["decay"], r["lr"]] += float(r["accuracy"])
+    assert len(means) == 4 and max(means, key=means.get) == ("200", "1.0", "0.03")
+    rates = {(steps, method, decay): lr for steps, _, method, decay, _, lr in reported}
+    assert rates["200", "hard", "1.0"] == "0.03"
+    for method, base in (("hard", "labels"), ("kd", "kd")):
+        chosen = [r for r in lines("10_methods") if (r["method"], r["base"]) == ("none", base)]
+        assert {r["lr"] for r in chosen if int(r["seed"]) in REPORTED} == {rates["200", method, "0.01"]}
+
+
 # ----------------------------------------------------------------------------------------------- exercises
 
 

@@ -66,6 +66,22 @@ def test_each_name_stands_once_in_a_drawing(path):
     assert [names for names in twice if names] == []
 
 
+WHITE = re.compile(r"<(?:use|path)\b[^>]*\bfill: (?:#fff(?:fff)?|white)\b", re.I)
+
+
+@per_notebook(NOTEBOOKS)
+def test_what_is_open_is_not_filled_with_white(path):
+    """An open marker is empty (mfc="none"): on a dark page white is the brightest fill of all."""
+    drawn = [c for c in cells(path, "code") for o in c.outputs if "image/svg+xml" in o.get("data", ())]
+    white = {
+        c.source[:80]
+        for c in drawn
+        for o in c.outputs
+        if WHITE.search(o.get("data", {}).get("image/svg+xml", ""))
+    }
+    assert white == set()
+
+
 @per_notebook(NOTEBOOKS)
 def test_no_value_is_shown_by_accident(path):
     """The value of a cell's last line is shown where nobody meant it: a History of two hundred losses, say."""

@@ -1,4 +1,4 @@
-"""Exercises on losses over positions and over several teachers (chapter 9)."""
+"""Exercises on losses over positions and over several teachers (chapters 9 and 15)."""
 
 from collections.abc import Callable
 
@@ -69,5 +69,36 @@ def average_teachers(attempt: Callable[[Tensor, float], Tensor]) -> None:
             "the mean runs over the classes: the teachers are the first dimension.":
                 lambda v, T: losses.soften(v, T).mean(-1),
             "this is the median of the teachers: take the mean.": lambda v, T: losses.soften(v, T).median(0).values,
+        },
+    )  # fmt: skip
+
+
+def answer_mask(attempt: Callable[[Tensor, int], Tensor]) -> None:
+    """Checks attempt(said, stop) → which rows of logits count, (B, L − 1): up to the first `stop`, and with it."""
+    generator = torch.Generator().manual_seed(4)
+    cases = []
+    for stop, ends in ((3, (2, 4, 6)), (7, (5, 1)), (0, (9, 3, 6, 2))):  # 9: cut off before its end
+        said = torch.randint(8, 12, (len(ends), 7), generator=generator)
+        said[torch.arange(7) >= torch.tensor(ends)[:, None]] = stop
+        cases.append((said, stop))
+
+    def right(said, stop):
+        ends = said[:, 1:] == stop
+        return ends.cumsum(1) - ends.long() == 0
+
+    compare(
+        "answer_mask", attempt, right, cases,
+        {
+            "the end does not count: it is a token that the student must learn to say.":
+                lambda said, stop: said[:, 1:] != stop,
+            "all rows count: what stands after the first end is padding.":
+                lambda said, stop: torch.ones_like(said[:, 1:], dtype=torch.bool),
+            "it is one column too wide: the last token predicts nothing. Look at said[:, 1:].":
+                lambda said, stop: (said == stop).cumsum(1) - (said == stop).long() == 0,
+            "it is not shifted: row t of the logits belongs to said[:, t + 1].":
+                lambda said, stop: right(torch.cat([said[:, :1], said], 1)[:, :-1], stop),
+            "it is turned round: it is true where a row counts.": lambda said, stop: ~right(said, stop),
+            "a row that was cut off before its end counts as well, all of it.":
+                lambda said, stop: right(said, stop) & (said[:, 1:] == stop).any(1, keepdim=True),
         },
     )  # fmt: skip

@@ -1,0 +1,232 @@
+"""Chapter 15: its formulas against sums in full, its runs by the rules of their choice, its exercises."""
+
+import csv
+from itertools import product
+
+import pytest
+import torch
+
+from companion import checks
+from companion.tokens import forward_kl_loss, reverse_kl_loss
+from tests.test_notebooks import ROOT
+
+V, L = 3, 3
+EVERY = list(product(range(V), repeat=L))
+
+
+def chain(seed):
+    """Logits of the next word after every beginning."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = [h for n in range(L) for h in product(range(V), repeat=n)]
+    return dict(
+        zip(
+            heads,
+            torch.randn(len(heads), V, generator=generator, dtype=torch.double),
+            strict=True,
+        )
+    )
+
+
+def whole(side):
+    """log-probabilities of all answers, by multiplying the probabilities along each."""
+    return torch.stack(
+        [torch.stack([side[y[:t]].softmax(-1)[y[t]] for t in range(L)]).prod() for y in EVERY]
+    ).log()
+
+
+def along(weights, loss, z, v):
+    return sum(
+        w * sum(loss(z[y[:t]][None], v[y[:t]][None]) for t in range(L))
+        for w, y in zip(weights, EVERY, strict=True)
+    )
+
+
+@pytest.mark.equation("eq-sequence-kl")
+def test_a_divergence_of_answers_is_read_along_one_sides_words():
+    v, z = chain(0), chain(1)
+    P, Q = whole(v), whole(z)
+    assert P.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    torch.testing.assert_close(
+        (P.exp() * (P - Q)).sum(),
+        along(P.exp(), forward_kl_loss, z, v),
+        rtol=1e-10,
+        atol=0,
+    )
+    torch.testing.assert_close(
+        (Q.exp() * (Q - P)).sum(),
+        along(Q.exp(), reverse_kl_loss, z, v),
+        rtol=1e-10,
+        atol=0,
+    )
+    assert abs((Q.exp() * (Q - P)).sum() - along(P.exp(), reverse_kl_loss, z, v)) > 1e-3
+
+
+@pytest.mark.equation("eq-lost")
+@pytest.mark.parametrize("eps, back", [(0.05, 0.1), (0.2, 0.9), (0.01, 0.0)])
+def test_the_lost_share_is_a_two_state_chains(eps, back):
+    step = torch.tensor([[1 - eps, eps], [back, 1 - back]], dtype=torch.double)
+    for t in (0, 1, 2, 20):
+        lost = torch.linalg.matrix_power(step, t)[0, 1].item()
+        assert eps / (eps + back) * (1 - (1 - eps - back) ** t) == pytest.approx(lost, abs=1e-12)
+
+
+@pytest.mark.equation("eq-two-gradients")
+def test_the_gradient_of_the_reverse_divergence_has_two_parts():
+    v, fixed = chain(2), chain(3)
+    flat = torch.stack(list(fixed.values())).requires_grad_()
+    z = dict(zip(fixed, flat, strict=True))
+    P, Q = whole(v), whole(z)
+    (right,) = torch.autograd.grad((Q.exp() * (Q - P)).sum(), flat, retain_graph=True)
+    kl = {h: reverse_kl_loss(z[h][None], v[h][None]) for h in z}
+    total = 0
+    for weight, y in zip(Q.exp().detach(), EVERY, strict=True):
+        for t in range(L):
+            later = sum(kl[y[:s]].detach() for s in range(t + 1, L))
+            total = total + weight * (kl[y[:t]] + later * z[y[:t]].log_softmax(-1)[y[t]])
+    (found,) = torch.autograd.grad(total, flat)
+    torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.equation("eq-estimators")
+def test_values_and_gradients_of_the_three_estimators():
+    generator = torch.Generator().manual_seed(4)
+    v, z = torch.randn(2, 1, 7, generator=generator, dtype=torch.double)
+    z.requires_grad_()
+    p, q = v.softmax(-1), z.softmax(-1)
+    k1, k2 = (q / p).log(), (q / p).log().square() / 2
+    k3 = p / q - 1 - (p / q).log()
+    drawn = q.detach()
+    forward, reverse = forward_kl_loss(z, v), reverse_kl_loss(z, v)
+    for k in (k1, k3):
+        torch.testing.assert_close((drawn * k).sum(), reverse, rtol=1e-10, atol=0)
+    grads = {
+        name: torch.autograd.grad(loss, z, retain_graph=True)[0]
+        for name, loss in {
+            "k1": (drawn * k1).sum(), "k2": (drawn * k2).sum(), "k3": (drawn * k3).sum(),
+            "policy": (drawn * k1.detach() * q.log()).sum(), "forward": forward, "reverse": reverse,
+        }.items()
+    }  # fmt: skip
+    assert grads["k1"].abs().max() < 1e-14
+    for name, right in (("k2", "reverse"), ("policy", "reverse"), ("k3", "forward")):
+        torch.testing.assert_close(grads[name], grads[right], rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.equation("eq-privilege")
+def test_what_a_teacher_knows_from_its_prompt_stays_in_the_loss():
+    generator = torch.Generator().manual_seed(5)
+    told = torch.randn(4, 6, generator=generator, dtype=torch.double)
+    weights = torch.rand(4, generator=generator, dtype=torch.double).softmax(0)
+    mean = weights @ told.softmax(-1)
+    stays = sum(w * forward_kl_loss(mean.log()[None], v[None]) for w, v in zip(weights, told, strict=True))
+    for _ in range(3):
+        z = torch.randn(1, 6, generator=generator, dtype=torch.double)
+        loss = sum(w * forward_kl_loss(z, v[None]) for w, v in zip(weights, told, strict=True))
+        torch.testing.assert_close(loss, stays + forward_kl_loss(z, mean.log()[None]), rtol=1e-12, atol=0)
+    assert stays > 0.1
+
+
+# ---------------------------------------------------------------------------------------------------- the runs
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """experiments.chapter15 asks the teacher when it is imported."""
+    try:
+        from experiments import chapter15
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    return chapter15
+
+
+def test_each_way_had_four_rates_and_five_reported_runs_with_the_best(runs):
+    with (ROOT / "chapters/results/15_words.csv").open() as file:
+        lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    steps = {"1000": runs.WAYS, "4000": runs.LONGER, "200": runs.AGAIN}
+    for way in runs.WAYS:
+        tried = {float(r["lr"]): float(r["right"]) for r in lines if (r["way"], r["seed"]) == (way, "100")}
+        assert set(tried) == set(runs.RATES)
+        best = max(tried, key=tried.get)
+        assert best not in (min(runs.RATES), max(runs.RATES)), f"{way}: the best rate is an edge of the grid"
+        for n, ways in steps.items():
+            mine = [r for r in lines if (r["way"], r["steps"]) == (way, n) and r["seed"] != "100"]
+            seeds = runs.REPORTED[:3] if n == "4000" else runs.REPORTED
+            assert [r["seed"] for r in mine] == ([str(s) for s in seeds] if way in ways else [])
+            assert {float(r["lr"]) for r in mine} <= {best}
+
+
+def test_edits_are_counted_as_they_are_made(runs):
+    status = ["S", "T", "AE1"]
+    assert runs.edits(status, status) == 0
+    assert runs.edits(status, ["T", "EY1", "P"]) == 3  # out, exchanged, in
+    assert runs.edits([], status) == runs.edits(status, []) == 3
+
+
+def bare(ids):
+    """Rows without their padding."""
+    return [[token for token in row if token] for row in ids.tolist()]
+
+
+@pytest.mark.parametrize("way", ["labels", "answers", "off_policy", "on_policy", "mixed"])
+def test_a_batch_has_the_words_of_whoever_speaks(runs, way):
+    spelled = runs.spell(["status", "data", "route", "either"])
+    said = runs.answers(runs.TEACHER, spelled)
+    logits = None if way in ("labels", "answers") else runs.TEACHER(spelled, said[:, :-1]).half()
+    torch.manual_seed(0)
+    student = runs.AttentivePronouncer(16)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(4, (runs.BATCH,), generator=generator)
+    given = bare(said[rows])
+    own = bare(runs.answers(student, runs.trim(spelled[rows]), generator))
+    half = runs.BATCH // 2
+    expected = {"on_policy": own, "mixed": own[:half] + given[half:]}.get(way, given)
+    for early, read in ((True, given), (False, expected)):
+        generator = torch.Generator().manual_seed(0)
+        x, y, v = runs.batch_of(way, student, early, (spelled, said, logits), generator)
+        assert bare(x) == bare(spelled[rows]) and bare(y) == read
+        assert (v is None) == (logits is None)
+        if v is not None:  # the teacher is asked along what is read
+            counted = y[:, 1:] != 0
+            torch.testing.assert_close(v[counted], runs.TEACHER(x, y[:, :-1])[counted], rtol=0, atol=0.02)
+
+
+def test_the_shortest_runs_keep_to_their_pool(runs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "teacher_answers", lambda: [range(5 * runs.POOL)] * 3)
+    monkeypatch.setattr(
+        runs, "batch_of", lambda way, student, early, data, generator: asked.append(data) or 1 / 0
+    )
+    for steps, known in ((runs.SHORT, runs.POOL), (runs.STEPS, 5 * runs.POOL)):
+        with pytest.raises(ZeroDivisionError):
+            runs.train("off_policy", steps, 1e-3, 0)
+        assert len(asked[-1][0]) == known
+
+
+# -------------------------------------------------------------------------------------------------- exercises
+
+
+def until_the_end(said, stop):
+    """By hand, a row after the other."""
+    mask = torch.zeros(said.shape[0], said.shape[1] - 1, dtype=torch.bool)
+    for i, row in enumerate(said[:, 1:].tolist()):
+        mask[i, : row.index(stop) + 1 if stop in row else len(row)] = True
+    return mask
+
+
+MASKS = {
+    "✓ answer_mask": until_the_end,
+    "the end does not count": lambda said, stop: said[:, 1:] != stop,
+    "what stands after the first end is padding": lambda said, stop: said[:, 1:] > -1,
+    "one column too wide": lambda said, stop: torch.cat([said[:, :1] > -1, until_the_end(said, stop)], 1),
+    "it is not shifted": lambda said, stop: until_the_end(torch.cat([said[:, :1], said[:, :-1]], 1), stop),
+    "it is turned round": lambda said, stop: ~until_the_end(said, stop),
+    "cut off before its end counts as well": lambda said, stop: (
+        until_the_end(said, stop) & (said == stop).any(1, keepdim=True)
+    ),
+    "the result differs": lambda said, stop: until_the_end(said, stop) & (said[:, 1:] != 8),
+}
+
+
+@pytest.mark.parametrize("piece", MASKS)
+def test_answer_mask(piece, capsys):
+    checks.answer_mask(MASKS[piece])
+    assert piece in capsys.readouterr().out
