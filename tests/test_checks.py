@@ -13,6 +13,7 @@ from companion.checks import (
     conventions,
     experiments,
     inside,
+    language,
     outlook,
     questions,
     responses,
@@ -22,7 +23,9 @@ from companion.checks import (
 from companion.checks._choice import choice
 from companion.checks._exercises import EXERCISES
 
-MODULES = (concepts, conventions, experiments, inside, outlook, questions, responses, several, teachers)
+MODULES = (
+    concepts, conventions, experiments, inside, language, outlook, questions, responses, several, teachers,
+)  # fmt: skip
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"
 ]

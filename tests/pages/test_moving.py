@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from companion.interactive import gradient_sizes
+from companion.interactive import gradient_sizes, least_over_widths
 from companion.losses import soften
 from companion.tokens import forward_kl_loss, reverse_kl_loss
 
@@ -17,6 +17,7 @@ CHAPTERS = {
     "temperature": "04_mathematics",
     "two-humps": "04_mathematics",
     "article-formula": "04_mathematics",
+    "cover-or-seek": "14_tokens",
 }
 HALF = 0.5001e-4  # four decimals are shown
 
@@ -204,6 +205,33 @@ def test_two_humps(figure):
         compare(minimum["mu"], minimum["sigma"])
         least = figure["forward" if minimum["name"] == "forward" else "reverse"]
         assert least == pytest.approx(minimum["value"], abs=2 * HALF)
+
+
+@of("cover-or-seek")
+def test_cover_or_seek(figure):
+    """At each β the figure finds, of all μ and σ of its grid, the pair that companion finds."""
+    weights, means, deviations = (figure.logits(name) for name in ("weights", "means", "deviations"))
+    mixture = MixtureSameFamily(Categorical(weights), Normal(means, deviations))
+    mu = torch.linspace(-5, 5, 41, dtype=torch.double)
+
+    def nearest(beta):
+        value, sigma = least_over_widths(mixture, beta, mu)
+        best = value.argmin()
+        return mu[best].item(), sigma[best].item(), value[best].item()
+
+    def goal():
+        return figure.box.locator(".moving-goal").text_content()[0]
+
+    assert goal() == "○"
+    for keys, beta in [(["Home"], 0), (["ArrowRight"] * 6, 0.3), (["End"], 1)]:
+        figure.press("beta", *keys)
+        assert (figure["mu"], figure["sigma"], figure["value"]) == pytest.approx(nearest(beta), abs=2e-4)
+        assert figure.table() == [pytest.approx(list(nearest(beta)), abs=2e-4)] and goal() == "○"
+    first = next(i for i in range(21) if nearest(i / 20)[1] < 2)  # where it leaves the middle
+    figure.press("beta", "Home", *["ArrowRight"] * (first - 1))
+    assert goal() == "○" and figure["sigma"] > 2
+    figure.press("beta", "ArrowRight")
+    assert goal() == "✓" and figure["sigma"] < 2
 
 
 @of("article-formula")

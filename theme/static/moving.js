@@ -219,6 +219,50 @@
       },
     },
 
+    "cover-or-seek": {
+      how: "Turn β from 0, the forward KL, to 1, the reverse KL. Watch which valley of the lower curve is the deeper one.",
+      controls: d => [
+        { key: "beta", label: "β =", name: "Weight β of the teacher in the mixture", min: 0, max: 1, step: .05, value: d.beta, digits: 2, ticks: [0, .25, .5, .75, 1] },
+      ],
+      key: () => [["t", "teacher p"], ["s", "nearest q"]],
+      draw(d, { beta }) {
+        const logNormal = (x, m, s) => -.5 * ((x - m) / s) ** 2 - Math.log(s * Math.sqrt(2 * Math.PI)), step = .1;
+        const logP = x => {
+          const l = d.weights.map((w, k) => Math.log(w) + logNormal(x, d.means[k], d.deviations[k])), m = Math.max(...l);
+          return m + Math.log(sum(l.map(a => Math.exp(a - m))));
+        };
+        d.fine = d.fine || range(-16, 16, 321).map(x => [x, logP(x)]);
+        const divergence = (mu, sigma) => sum(d.fine.map(([x, p]) => {
+          const q = logNormal(x, mu, sigma), P = Math.exp(p), Q = Math.exp(q);
+          if (beta === 0) return P * (p - q);
+          if (beta === 1) return Q * (q - p);
+          const m = Math.log(beta * P + (1 - beta) * Q + 1e-300);
+          return beta * P * (p - m) + (1 - beta) * Q * (q - m);
+        })) * step;
+        d.known = d.known || {};
+        const found = d.known[beta] = d.known[beta] || range(-5, 5, 41).map(mu => range(.5, 5, 46).reduce((best, sigma) => {
+          const value = divergence(mu, sigma);
+          return value < best.value ? { mu, sigma, value } : best;
+        }, { value: Infinity }));
+        const best = found.reduce((a, b) => (b.value < a.value ? b : a));
+        const xs = range(-8, 8, 321), g = plot("Densities of the teacher, with two humps, and of the nearest Gaussian",
+          { min: -8, max: 8, ticks: [-6, -3, 0, 3, 6], label: "x" }, { min: 0, max: .8, ticks: [0, .2, .4, .6, .8], label: "density" }, 200);
+        g.line(xs, xs.map(x => Math.exp(logP(x))), "t");
+        g.line(xs, xs.map(x => Math.exp(logNormal(x, best.mu, best.sigma))), "s dash");
+        const low = plot("The divergence, over its least value, against the mean of the student", { min: -5, max: 5, ticks: [-4, -2, 0, 2, 4], label: "μ, each with its best σ" },
+          { min: 1, max: 4, ticks: [1, 2, 3, 4], label: "divergence ÷ its least" }, 200);
+        low.line(found.map(f => f.mu), found.map(f => f.value / best.value), "s");
+        low.dot(best.mu, 1, "s", 5);
+        return {
+          plots: [g.svg, low.svg],
+          say: [["μ", "mu", best.mu], ["σ", "sigma", best.sigma], ["divergence", "value", best.value]],
+          note: best.sigma > 2 ? "The nearest student covers both humps." : "The nearest student sits on one hump. The valley in the middle is still there, for a student that starts in it.",
+          goal: { text: "Find the first β at which the student leaves the middle.", reached: best.sigma < 2 && beta < .425 },
+          heads: ["β", "μ", "σ", "divergence"], rows: [[fix(beta, 2), fix(best.mu), fix(best.sigma), fix(best.value)]],
+        };
+      },
+    },
+
     "article-formula": {
       how: "Turn τ. On which side do the gradient's bars move?",
       controls: d => [temperatureSlider(1, "τ", 8, 1)],
