@@ -107,11 +107,12 @@ test-server: $(READY) teachers  ## companion.remote beside that server, in an en
 	$(serving)
 	BOOK_SERVER="$(abspath $(SERVER))/bin/python" $(BIN)/python -m pytest tests/server -rs
 
-bench: $(READY)  ## time losses, training, encoders and two processes, and write the tables of benchmarks/README.md (about 10 minutes)
+bench: $(READY)  ## time losses, training, encoders, exported students and two processes, and write the tables of benchmarks/README.md (about 11 minutes)
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/fused.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/deploy.py
 	$(BIN)/python benchmarks/scaling.py
 
 teachers: $(READY)  ## bring the real teachers of language into the user's cache (203 MB, once), checked by their SHA-256

@@ -18,6 +18,7 @@ from . import (
     questions,
     responses,
     several,
+    shipping,
     steps,
     teachers,
 )
@@ -300,6 +301,30 @@ EXERCISES = (
              (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",
              (2, "tfidf"): "the two sentences have the same words.",
          }), kind="choose"),
+    _row("straight_through", "17_shipping", 2, "size", "Round, and let the gradient through",
+         shipping.straight_through),
+    _row("way_out", "17_shipping", 1, "tools", "Three that went wrong on the way out", choice(
+        "way_out", ("mode", "batch", "warm-up"), {
+            (0, "batch"): "one image at a time it works, too, only with another answer. What depends on the others?",
+            (0, "warm-up"): "time is not the matter here, the answers are.",
+            (0, "range"): "a range that is too narrow cuts off, whatever else is in the batch.",
+            (1, "mode"): "in another mode it would answer, and wrongly. What has the example fixed?",
+            (1, "warm-up"): "it does not answer late, it does not answer.",
+            (1, "range"): "numbers out of range are cut off, not refused.",
+            (2, "mode"): "every call would be slow, then.",
+            (2, "batch"): "every call has one image. What is different in the first?",
+            (2, "range"): "a range changes the answers, not the time of the first of them.",
+        }), kind="diagnose"),
+    _row("kept_share", "17_shipping", 1, "soft targets", "What share of a draft is kept?", shipping.kept_share),
+    _row("what_comes_out", "17_shipping", 2, "soft targets", "What comes out?", choice(
+        "what_comes_out", (0.7, 0.4), {
+            (0, 0.3): "that is the share that is refused.",
+            (0, 0.58): "two independent draws agree so often; the rule keeps more: the smaller of p and q of each token.",
+            (0, 0.4): "half of the sum of the differences is what does not overlap; you took the whole.",
+            (1, 0.1): "the draft proposes it so often; but what is put in the place of a refused token?",
+            (1, 0.3): "that is what a refused first token adds; the draft proposes the second one as well.",
+            (1, 0.25): "between the two is not where it ends: count both ways in which the second token comes out.",
+        }, within=0.01), kind="predict"),
     _row("share_loss", "18_scaling", 2, "training", "A process's share", processes.share_loss),
     _row("what_is_missing", "18_scaling", 2, "training", "What is missing?", choice(
         "what_is_missing", ("schedule", "order", "optimiser"), {
@@ -310,8 +335,8 @@ EXERCISES = (
             (2, "schedule"): "the learning rate is as it should be.",
             (2, "order"): "examples seen twice would make the loss fall.",
         }), kind="diagnose"),
-    _row("what_to_store", "18_scaling", 2, "tools", "What do you store?", choice(
-        "what_to_store", ("features", "largest", "logits"), {
+    _row("form_to_keep", "18_scaling", 2, "tools", "In which form do you keep it?", choice(
+        "form_to_keep", ("features", "largest", "logits"), {
             (0, "logits"): "2 · 50,000 bytes for each of 100 million tokens are 10 TB.",
             (0, "largest"): "the probabilities of k tokens belong to one temperature, and several are to be tried.",
             (1, "logits"): "2 · 128,000 bytes for each of 10 thousand million tokens are 2,560 TB.",
