@@ -20,6 +20,7 @@ from companion.checks import (
     questions,
     responses,
     several,
+    shipping,
     teachers,
 )
 from companion.checks._choice import choice
@@ -27,7 +28,7 @@ from companion.checks._exercises import EXERCISES
 
 MODULES = (
     concepts, conventions, encoders, experiments, inside, language, outlook, processes, questions, responses,
-    several, teachers,
+    several, shipping, teachers,
 )  # fmt: skip
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"
