@@ -8,6 +8,8 @@ EXTRAS ?= peers
 COLAB  ?= _build/colab
 WORK   ?= work
 PORT   ?= 8000
+SERVER ?= .venv-server
+SERVER_PORT ?= 8765
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
@@ -26,7 +28,7 @@ ifeq ($(wildcard requirements.txt),)
 $(error Run make in the book's folder, or name it: make -C FOLDER book)
 endif
 
-.PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers bench teachers run lint pdf epub downloads serve lab colab clean help
+.PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers test-server server bench teachers run lint pdf epub downloads serve lab colab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
@@ -86,12 +88,34 @@ test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of 
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
 	BOOK_PEERS=$(EXTRAS) $(PEERS)/bin/python -m pytest tests/peers -rs
 
-bench: $(READY)  ## time losses, fit and fit_many, and write the tables of benchmarks/README.md (about 8 minutes)
+# A server of SmolLM2 in the chat-completions form, with log-probabilities: MLX's own, which runs on the CPU too.
+define serving
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "The server needs Python 3.11 or newer; $$($(PYTHON) --version) found. Try: make PYTHON=python3.12 …"; exit 1; }
+$(call environment,$(SERVER))
+$(SERVER)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		'mlx-lm[cpu]==0.32.2' mlx==0.32.4 transformers==5.24.0
+@$(BIN)/python scripts/save_smollm2.py
+endef
+
+server: $(READY) teachers  ## SmolLM2 behind a server for companion.remote, at http://127.0.0.1:8765/v1 (SERVER_PORT=… for another port)
+	$(serving)
+	cd "$$($(BIN)/python scripts/save_smollm2.py)/.." && HF_HUB_OFFLINE=1 "$(abspath $(SERVER))/bin/python" -m mlx_lm server \
+		--model SmolLM2-135M-Instruct --host 127.0.0.1 --port $(SERVER_PORT)
+
+test-server: $(READY) teachers  ## companion.remote beside that server, in an environment of its own
+	$(serving)
+	BOOK_SERVER="$(abspath $(SERVER))/bin/python" $(BIN)/python -m pytest tests/server -rs
+
+bench: $(READY)  ## time losses, training, encoders, exported students and two processes, and write the tables of benchmarks/README.md (about 11 minutes)
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/losses.py
 	$(if $(wildcard $(PEERS)/bin/python),$(PEERS),$(VENV))/bin/python benchmarks/fused.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/embedding.py
+	$(BIN)/python benchmarks/deploy.py
+	$(BIN)/python benchmarks/scaling.py
 
-teachers: $(READY)  ## bring the real teachers of language into the user's cache (111 MB, once), checked by their SHA-256
+teachers: $(READY)  ## bring the real teachers of language into the user's cache (203 MB, once), checked by their SHA-256
 	$(BIN)/python -m companion.teachers
 
 run: $(READY)  ## run the notebooks and store their outputs: make run, or make run NOTEBOOKS=chapters/04_mathematics.ipynb

@@ -17,6 +17,7 @@ from torch import Tensor
 from ._panels import ARTICLE, BASELINE, INK, STUDENT, TEACHER, WIDTH
 from .data import FASHION_CLASSES
 from .losses import soften
+from .tokens import generalized_jsd_loss
 
 MIME = "application/vnd.companion.figure+json"
 
@@ -245,6 +246,58 @@ def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> N
         ax.set_title(f"{name} KL", fontsize=10)
         ax.set(xlabel="μ of q", ylabel="σ of q" if name == "forward" else "")
     _show("two-humps", data)
+
+
+def least_over_widths(teacher, beta: float, mu: Tensor) -> tuple[Tensor, Tensor]:
+    """For Gaussians of mean μ: the least generalised JSD to a density over all σ from 0.5 to 5, and that σ.
+
+    Args:
+        teacher: a `torch.distributions` density on the line. beta: its weight in the mixture, 0 … 1, as in
+            `generalized_jsd_loss`; 0 is KL(p‖q), 1 is KL(q‖p).
+        mu: means (n,).
+
+    Returns:
+        Divergences (n,) in nats, as sums over a grid, and the σ (n,).
+    """
+    x, sigma = (
+        torch.linspace(-16, 16, 321, dtype=torch.double),
+        torch.linspace(0.5, 5, 46, dtype=torch.double),
+    )
+    log_p = teacher.log_prob(x)
+    log_q = torch.distributions.Normal(mu[:, None, None], sigma[:, None]).log_prob(x)
+    rows = [generalized_jsd_loss(q[None], log_p[None], beta) for q in log_q.flatten(0, 1)]
+    least = torch.stack(rows).view(len(mu), -1).min(-1)
+    return least.values, sigma[least.indices]
+
+
+def show_cover_or_seek(teacher, beta: float = 0.3, betas: Sequence[float] = (0.1, 0.35, 0.9)) -> None:
+    """The Gaussian nearest to a mixture by the generalised JSD, as β goes from KL(p‖q) to KL(q‖p).
+
+    Args:
+        teacher: a `torch.distributions.MixtureSameFamily` of `Normal`s.
+        beta: where the control stands first. betas: those of the still picture.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    humps, weights = teacher.component_distribution, teacher.mixture_distribution.probs
+    data = {"weights": _rounded(weights, 6), "means": _rounded(humps.loc, 6)}
+    data |= {"deviations": _rounded(humps.scale, 6), "beta": beta}
+    x, mu = torch.linspace(-8, 8, 401, dtype=torch.double), torch.linspace(-5, 5, 41, dtype=torch.double)
+    _, (top, low) = plt.subplots(2, 1, figsize=(WIDTH, 5.0))
+    top.plot(x, teacher.log_prob(x).exp(), color=TEACHER, label="teacher p")
+    for b, style in zip(betas, ("--", "-", ":"), strict=False):
+        value, sigma = least_over_widths(teacher, b, mu)
+        best = value.argmin()
+        q = torch.distributions.Normal(mu[best], sigma[best]).log_prob(x).exp()
+        top.plot(x, q, style, color=STUDENT, label=f"q at β = {b}")
+        low.plot(mu, value / value.min(), style, color=STUDENT, label=f"β = {b}")
+        low.plot(mu[best], 1, "o", color=STUDENT)
+    top.set(xlabel="x", ylabel="density", ylim=(0, 0.75))
+    low.set(xlabel="μ of q, with its best σ", ylabel="divergence ÷ its least", ylim=(0.8, 4))
+    top.legend(loc="upper right", fontsize=9)
+    low.legend(loc="upper center", fontsize=9)
+    _show("cover-or-seek", data)
 
 
 def show_article_formula(logits_s: Tensor, logits_t: Tensor) -> None:

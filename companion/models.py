@@ -1,6 +1,7 @@
-"""Small teachers and students. They return logits: the softmax belongs to the loss (errata C5)."""
+"""Small teachers and students. They return logits (the softmax belongs to the loss, errata C5) or a text's vector."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -78,6 +79,56 @@ class ConvNet(nn.Module):
         if x.dim() != 4 or x.shape[1] != 1:
             raise ValueError(f"ConvNet takes images of shape (N, 1, 28, 28); got {tuple(x.shape)}.")
         return self.head(self.dropout(self.features(x)[-1].flatten(1)))
+
+
+class StaticEncoder(nn.Module):
+    """A text → a vector: W Σ_t w_t e_t over its tokens, then divided by its length. No token sees another.
+
+    Args:
+        vocabulary, width, out: V tokens, the size d of their vectors e, the size of the text's vector.
+        seed: its initial weights; None is the global generator.
+
+    `table` is e (V, d), `weight` is w (V, 1), `up` is W (out, d).
+    """
+
+    def __init__(self, vocabulary: int, width: int = 128, out: int = 384, seed: int | None = None):
+        super().__init__()
+        self.table, self.weight, self.up = _seeded(
+            lambda: (
+                nn.EmbeddingBag(vocabulary, width, mode="sum"),
+                nn.Embedding.from_pretrained(torch.ones(vocabulary, 1), freeze=False),
+                nn.Linear(width, out, bias=False),
+            ),
+            seed,
+        )
+
+    def forward(self, ids: Tensor, starts: Tensor) -> Tensor:
+        """Vectors of length 1, (N, out); an empty text has the vector 0.
+
+        Args:
+            ids: the tokens of all texts, one text after the other (tokens,), int64.
+            starts: where in `ids` each text begins (N,), int64; the first is 0, none is before its forerunner.
+
+        Raises:
+            ValueError: ids or starts of another shape, type or order, or an id outside the vocabulary.
+        """
+        _check_bags(ids, starts, self.table.num_embeddings)
+        summed = self.table(ids, starts, per_sample_weights=self.weight(ids)[:, 0])
+        return F.normalize(self.up(summed), dim=-1)
+
+
+def _check_bags(ids: Tensor, starts: Tensor, vocabulary: int) -> None:
+    if ids.dim() != 1 or starts.dim() != 1 or ids.dtype != torch.long or starts.dtype != torch.long:
+        raise ValueError(
+            f"ids (tokens,) and starts (N,) are int64; got {tuple(ids.shape)}, {ids.dtype} and "
+            f"{tuple(starts.shape)}, {starts.dtype}."
+        )
+    if len(starts) == 0 or starts[0] != 0 or starts[-1] > len(ids) or (starts.diff() < 0).any():
+        raise ValueError(
+            f"starts begin at 0, never fall and end within the {len(ids)} tokens; got {starts.tolist()[:8]} …"
+        )
+    if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
+        raise ValueError(f"ids are 0 … {vocabulary - 1}; got {ids.min()} … {ids.max()}: another tokenizer's?")
 
 
 def parameters(model: nn.Module) -> int:

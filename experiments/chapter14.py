@@ -85,9 +85,9 @@ def below(ids: Tensor) -> Tensor:
 
 @lru_cache(2)
 @torch.no_grad()
-def lesson(name: str, teacher: str, seed: int, steps: int = STEPS) -> tuple[Tensor, Tensor, Tensor]:
+def lesson(name: str, teacher: str, seed: int, steps: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens (96, 128), what lies below the cut, and the teacher's features (96, 128, 576): 2 kB a token, not 98."""
-    ids = windows(name, "train", PER_STEP * steps, seed)
+    ids = windows(name, "train", PER_STEP * (steps or STEPS), seed)
     x = below(ids)
     return ids, x, torch.cat([features(taught(name, teacher), part) for part in x.split(8)])
 
@@ -114,12 +114,12 @@ def cut() -> nn.ModuleList:
     return copy.deepcopy(model().blocks[CUT:])
 
 
-def train(blocks, ids: Tensor, x: Tensor, h: Tensor | None, target: str, lr: float) -> list:
-    """AdamW, warmed up over six steps, then down to 0 along a cosine; the loss of each step."""
+def train(blocks, ids: Tensor, x: Tensor, h: Tensor | None, target: str, lr: float, steps=None) -> list:
+    """AdamW, warmed up over six steps, then down to 0 along a cosine of so many steps; the loss of each step."""
     blocks.requires_grad_(True)
     optimizer, losses = torch.optim.AdamW(blocks.parameters(), lr, weight_decay=0.01), []
-    steps = len(ids) // PER_STEP
-    for step in range(steps):
+    steps = steps or len(ids) // PER_STEP
+    for step in range(len(ids) // PER_STEP):
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 6) * (1 + math.cos(math.pi * step / steps)) / 2
         now = slice(PER_STEP * step, PER_STEP * (step + 1))

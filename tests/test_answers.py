@@ -42,6 +42,11 @@ def whole_file() -> str:
     return "\n".join([*parts, *(f"{e.name} = found_{e.name}" for e in EXERCISES)])
 
 
+def test_each_exercise_has_a_name_of_its_own():
+    names = [exercise.name for exercise in EXERCISES]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 def test_the_table_lists_every_exercise_in_its_order():
     listed = [(e.chapter, e.label) for e in EXERCISES]
     found = [

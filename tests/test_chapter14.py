@@ -1,15 +1,22 @@
 """Chapter 14's long runs, on a tiny model: each condition trains what it says and nothing else, and a run resumes."""
 
+import csv
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import rel_entr, softmax
 
 from companion.generation import generate
 from companion.teachers import SmolLM2
+from companion.tokens import forward_kl_loss, generalized_jsd_loss, sparse_kd_loss
+from companion.vocabulary import uld_loss
 from experiments import chapter14 as runs
+from experiments import chapter14_cuts as cuts
 from experiments import common
+from tests.test_notebooks import ROOT, cells
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz \n"
 
@@ -37,6 +44,7 @@ def small(monkeypatch, tmp_path):
         "FIRST": 2,
         "CUT": 4,
         "STEPS": 8,
+        "LONGER": 12,
         "RATES": (1e-3, 1e-2),
         "REPORTED": range(2),
     }.items():
@@ -76,17 +84,46 @@ def test_bits_a_character_are_those_of_the_whole_model(small):
     assert found["agreement"] == 100
 
 
+def lines(path) -> list[dict]:
+    return list(csv.DictReader(line for line in path.read_text().splitlines() if line[0] != "#"))
+
+
 def test_the_runs_are_written_once_and_resumed(small, tmp_path):
     chosen = runs.healing()
-    table = (tmp_path / "14_healing.csv").read_text().splitlines()
-    assert len(table) == 3 + 1 + 4 + 1 + 8 * (2 + 2) and set(chosen) == set(runs.CONDITIONS)
-    assert runs.healing() == chosen and (tmp_path / "14_healing.csv").read_text().splitlines() == table
-    corrected = [line for line in table if line.startswith("dictionary,corrected,uncut")]
-    as_it_is = [line for line in table if line.startswith("dictionary,as it is,uncut")]
-    assert float(corrected[0].split(",")[5]) < float(as_it_is[0].split(",")[5])
+    path = tmp_path / "14_healing.csv"
+    table, tuned = lines(path), 0
+    assert set(chosen) == set(runs.CONDITIONS)
+    for way in runs.CONDITIONS:
+        mine = [row for row in table if (row["text"], row["teacher"], row["target"]) == way]
+        tried = {float(row["lr"]): float(row["bits"]) for row in mine if int(row["seed"]) in runs.TUNING}
+        pure = {chosen[way[0], way[1], "teacher"], chosen[way[0], "as it is", "text"]}
+        if way[2] == "both" and len(pure) == 1:  # taken over from the pure lessons
+            assert tried == {} and {chosen[way]} == pure
+        else:
+            first = min(runs.RATES, key=tried.get)  # at an edge one step further is tried
+            further = {runs.RATES[0]: 1e-4, runs.RATES[-1]: 1e-2}[first]
+            assert set(tried) == {*runs.RATES, further} and chosen[way] == min(tried, key=tried.get)
+        reported = [(float(row["lr"]), int(row["seed"])) for row in mine if int(row["seed"]) in runs.REPORTED]
+        assert reported == [(chosen[way], seed) for seed in runs.REPORTED]
+        tuned += len(tried)
+    assert len(table) == 4 + 1 + tuned + 8 * 2  # four ends, a corrected teacher
+    assert runs.healing() == chosen and lines(path) == table
+    uncut = {
+        row["teacher"]: float(row["bits"])
+        for row in table
+        if row["text"] == "dictionary" and row["target"] == "uncut"
+    }
+    assert uncut["corrected"] < uncut["as it is"]
     runs.samples(chosen)
     kinds = [line.split(": ")[0] for line in (tmp_path / "14_samples.txt").read_text().splitlines()]
     assert kinds == ["teacher", "cut out", "healed by the text", "healed by the teacher"]
+
+
+def test_the_longer_lesson_has_the_rates_of_the_shorter_one(small, tmp_path):
+    chosen = {("scripture", "as it is", target): lr for target, lr in (("teacher", 1e-2), ("text", 1e-3))}
+    runs.longer(chosen)
+    found = [(row["target"], float(row["lr"]), row["seed"]) for row in lines(tmp_path / "14_longer.csv")]
+    assert found == [(t, lr, s) for t, lr in (("teacher", 1e-2), ("text", 1e-3)) for s in "01"]
 
 
 def test_a_model_writes_the_same_with_its_cache_and_without(small):
@@ -98,3 +135,105 @@ def test_a_model_writes_the_same_with_its_cache_and_without(small):
     assert torch.equal(*draws)
     whole = runs.Whole(runs.taught("scripture", "as it is"))
     assert torch.equal(draws[0], generate(whole, ids, 6, generator=torch.Generator().manual_seed(1)))
+
+
+def test_a_gap_of_no_blocks_is_the_whole_model_and_the_first_steps_are_those_of_the_run(small):
+    whole = runs.score(runs.taught("scripture", "as it is"), "scripture", "val")["bits"]
+    assert cuts.without(0, 0)["bits"] == pytest.approx(whole, rel=0.1)  # four of its sixteen windows
+    assert cuts.without(2, 4)["bits"] != cuts.without(0, 0)["bits"]
+    ids, x, h = runs.lesson("scripture", "as it is", 0)
+    losses = runs.train(runs.cut(), ids, x, h, "teacher", 1e-2)
+    first = cuts.first_steps("teacher", 1e-2, 0)
+    assert list(first.values()) == pytest.approx(losses[:4], rel=1e-3)
+
+
+# -------------------------------------------------------------------------------------- what the page computes
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The names that the chapter's visible cells define, where these need no teacher."""
+    names = {}
+    for cell in cells(ROOT / "chapters/14_tokens.ipynb", "code"):
+        if cell.source.startswith(("def pushes", "def without")):
+            exec("import copy, torch\n" + cell.source, names)
+    return names
+
+
+def test_the_three_rules_push_as_their_losses_do(page):
+    """Autograd on the losses themselves: the ten as they are, both renormalised, one for the rest."""
+    z, v = (x.requires_grad_() for x in two_sides(6, 40))
+    p = v.detach().softmax(-1)
+    top, index = p.topk(10, -1)
+    losses = {
+        "as they are": sparse_kd_loss(z, index, top),
+        "renormalised": forward_kl_loss(z.gather(-1, index), top.log()),
+        "one for the rest": sparse_kd_loss(z, index, top, tail=True),
+    }
+    pushes = page["pushes"](z.detach().softmax(-1), p, 10)
+    assert set(pushes) == set(losses)
+    for name, loss in losses.items():
+        (slope,) = torch.autograd.grad(loss, z)
+        assert torch.allclose(pushes[name] / len(z), slope, atol=1e-12), name
+
+
+def test_the_noise_of_a_draw_is_what_the_page_says():
+    """E‖one-hot − p‖² = 1 − Σp², exactly, and by counting."""
+    p = two_sides(1, 7)[0].softmax(-1)[0]
+    expected = sum(p[i] * (torch.eye(7, dtype=torch.double)[i] - p).square().sum() for i in range(7))
+    assert expected.item() == pytest.approx(1 - p.square().sum().item(), rel=1e-12)
+
+
+def test_a_cut_on_the_page_leaves_out_these_blocks_and_copies_the_rest(page):
+    model = tiny()
+    short = page["without"](model, 2, 4)
+    assert len(model.blocks) == 6 and len(short.blocks) == 4
+    for i, j in enumerate((0, 1, 4, 5)):
+        assert torch.equal(short.blocks[i].q.weight, model.blocks[j].q.weight)
+        assert short.blocks[i].q.weight is not model.blocks[j].q.weight
+
+
+# ------------------------------------------------------------------------------------------------ the equations
+
+
+def two_sides(*shape):
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(4), dtype=torch.double)
+
+
+@pytest.mark.equation("eq-bits-a-character")
+def test_bits_a_character_are_the_logarithm_of_the_product_of_the_answers(small):
+    """The chain rule: what a text costs is −log₂ of the product of its tokens' probabilities, over its characters."""
+    ids = runs.windows("scripture", "val", 16, 0)
+    blocks = runs.taught("scripture", "as it is")
+    z = torch.cat([runs.exact(blocks, x) for x in runs.below(ids).split(4)])
+    p = softmax(z[:, :-1].double().numpy(), -1)
+    taken = np.take_along_axis(p, ids[:, 1:, None].numpy(), -1)[..., 0]
+    wanted = -np.log2(taken).sum() / taken.size  # one character a token here
+    assert runs.score(blocks, "scripture", "val")["bits"] == pytest.approx(wanted, rel=1e-5)
+    few = taken[0, :6]
+    assert -math.log2(np.prod(few)) == pytest.approx(-np.log2(few).sum())
+
+
+@pytest.mark.equation("eq-token-kd")
+def test_the_loss_of_a_batch_of_texts_is_the_masked_mean_over_its_rows():
+    z, v = two_sides(3, 7, 5)
+    mask = torch.rand(3, 7, generator=torch.Generator().manual_seed(5)) > 0.5
+    p, q = (softmax(x.numpy() / 2, -1) for x in (v, z))
+    wanted = 4 * (rel_entr(p, q).sum(-1) * mask.numpy()).sum() / mask.sum().item()
+    assert forward_kl_loss(z, v, 2.0, mask).item() == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.equation("eq-generalized-jsd")
+def test_the_generalised_jsd_weighs_two_divergences_to_the_mixture():
+    z, v = two_sides(4, 6)
+    p, q = (softmax(x.numpy(), -1) for x in (v, z))
+    m = 0.3 * p + 0.7 * q
+    wanted = (0.3 * rel_entr(p, m) + 0.7 * rel_entr(q, m)).sum(-1).mean()
+    assert generalized_jsd_loss(z, v, 0.3).item() == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.equation("eq-uld")
+def test_uld_is_the_distance_of_two_sorted_lists():
+    z, v = two_sides(4, 6)
+    p, q = (np.sort(softmax(x.numpy(), -1), -1) for x in (v, z))
+    assert uld_loss(z, v).item() == pytest.approx(np.abs(p - q).sum(-1).mean(), rel=1e-12)

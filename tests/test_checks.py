@@ -11,18 +11,25 @@ from companion.checks import (
     _compare,
     concepts,
     conventions,
+    encoders,
     experiments,
     inside,
+    language,
     outlook,
+    processes,
     questions,
     responses,
     several,
+    shipping,
     teachers,
 )
 from companion.checks._choice import choice
 from companion.checks._exercises import EXERCISES
 
-MODULES = (concepts, conventions, experiments, inside, outlook, questions, responses, several, teachers)
+MODULES = (
+    concepts, conventions, encoders, experiments, inside, language, outlook, processes, questions, responses,
+    several, shipping, teachers,
+)  # fmt: skip
 COMPARED = [
     e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"
 ]

@@ -27,6 +27,7 @@ SHOWN = {
     "dark-knowledge": lambda: interactive.show_dark_knowledge(IMAGES, Y, V, Z, V + 0.1),
     "three-classes": lambda: interactive.show_three_classes(V[0, :3], Z[0, :3]),
     "two-humps": lambda: interactive.show_two_humps(MIXTURE, {"forward": (-0.6, 3.04631, 0.66)}),
+    "cover-or-seek": lambda: interactive.show_cover_or_seek(MIXTURE),
     "article-formula": lambda: interactive.show_article_formula(Z[0, :3], V[0, :3]),
 }
 

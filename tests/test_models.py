@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from companion.models import MLP, ConvNet, _seeded, parameters
+from companion.models import MLP, ConvNet, StaticEncoder, _seeded, parameters
 
 
 def same(a, b):
@@ -60,7 +60,10 @@ def test_convnet_refuses_what_is_no_batch_of_grey_images(shape):
         ConvNet(2)(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("make", [lambda seed: MLP(5, 4, 3, seed=seed), lambda seed: ConvNet(2, seed=seed)])
+@pytest.mark.parametrize("make", [
+    lambda seed: MLP(5, 4, 3, seed=seed), lambda seed: ConvNet(2, seed=seed),
+    lambda seed: StaticEncoder(7, 3, 4, seed=seed),
+])  # fmt: skip
 def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone(make):
     before = torch.random.get_rng_state()
     assert same(make(1), make(1)) and not same(make(1), make(2))
@@ -98,3 +101,34 @@ def test_a_convolution_halves_the_map_and_has_the_kernels_of_the_docstring():
 
 def test_parameters_leaves_buffers_out():
     assert parameters(torch.nn.BatchNorm1d(6)) == 12
+
+
+def test_a_static_encoder_has_one_vector_and_one_weight_a_token():
+    model = StaticEncoder(30_522)
+    assert parameters(model) == 30_522 * 128 + 30_522 + 128 * 384 == 3_986_490
+    assert (model.weight.weight == 1).all() and model.weight.weight.requires_grad
+
+
+def test_a_static_encoder_reads_each_text_alone_and_in_any_order_of_its_tokens():
+    model = StaticEncoder(9, 3, 4, seed=0).double()
+    ids, starts = torch.tensor([1, 2, 3, 8, 8, 0]), torch.tensor([0, 3, 3, 5])
+    v = model(ids, starts)
+    assert v.shape == (4, 4) and not v[1].any()  # the second text is empty
+    torch.testing.assert_close(v[[0, 2, 3]].norm(dim=1), torch.ones(3).double())
+    torch.testing.assert_close(v[0], model(torch.tensor([3, 1, 2]), torch.tensor([0]))[0])
+    torch.testing.assert_close(
+        v[2], model(torch.tensor([8]), torch.tensor([0]))[0]
+    )  # twice the same: the same direction
+
+
+@pytest.mark.parametrize("ids, starts, said", [
+    (torch.tensor([[1]]), torch.tensor([0]), r"got \(1, 1\)"),
+    (torch.tensor([1.0]), torch.tensor([0]), "float32"),
+    (torch.tensor([1, 2]), torch.tensor([1]), "begin at 0"),
+    (torch.tensor([1, 2]), torch.tensor([0, 2, 1]), "never fall"),
+    (torch.tensor([1, 2]), torch.tensor([0, 3]), "within the 2 tokens"),
+    (torch.tensor([1, 9]), torch.tensor([0]), "0 … 8; got 1 … 9"),
+])  # fmt: skip
+def test_what_a_static_encoder_cannot_read_is_refused(ids, starts, said):
+    with pytest.raises(ValueError, match=said):
+        StaticEncoder(9, 3, 4)(ids, starts)

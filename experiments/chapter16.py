@@ -1,0 +1,398 @@
+"""The long runs of chapter 16: a sentence encoder and a student that looks each token up in a table.
+
+    python -m experiments.chapter16     # resumes where it stopped; about 20 minutes on one core
+
+The teacher is all-MiniLM-L6-v2. Its vectors are computed once and kept in _build/chapter16. Students learn from
+sentences about films and from single words, without a label. What is judged is few-shot classification of sentences
+about other films. A student's rate and a classifier's strength are chosen on the validation films with seed 100; on the
+test films five students are reported, and ten draws of labelled sentences, two for each student.
+"""
+
+import json
+import re
+from collections import Counter
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.base import clone
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+from torch import Tensor
+
+from companion.features import hint_loss
+from companion.models import StaticEncoder
+from companion.teachers import MiniLM, minilm, reviews
+from experiments.common import FOLDER, REPORTED, TUNING, run_all
+
+torch.set_num_threads(1)
+WIDTH, STEPS, RATES = 128, 300, (0.001, 0.003, 0.01)
+TASKS = (("verdict", 20), ("verdict", 200), ("verdict", 2000), ("plot", 200), ("film", 100))
+METHODS = ("teacher", "student", "tfidf", "words", "lsa", "model2vec")
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+STUDENTS = 5
+CHOSEN: dict = {}  # what the runs of the students have chosen
+WORDS = 40  # of a section, its first words are embedded
+BOILERPLATE = r"^(What you will learn|Exercises|Summary|Further reading|Take)"
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "_build/chapter16"
+
+
+SIZES = {"train": 10_929, "val": 1500, "test": 3000}  # all of the first
+ALL = SIZES["train"]
+
+
+@lru_cache(1)
+def teacher() -> MiniLM:
+    return minilm()
+
+
+def kept(name: str, texts: list[str], make) -> Tensor:
+    """make(texts), from _build where it was made for the same texts before; in half precision."""
+    path, key = KEPT / f"{name}.safetensors", sha256("\n".join(texts).encode()).hexdigest()
+    if not path.exists() or key not in (found := load_file(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            found = {key: make(texts).half()}
+        save_file(found, path)
+    return found[key].float()
+
+
+def vectors(texts: list[str], name: str) -> Tensor:
+    """The teacher's vectors (n, 384), its matrix products in bfloat16: twice as fast, and off by a cosine of 1e-4."""
+    return kept(name, texts, teacher().embed)
+
+
+@lru_cache(3)
+def sentences(part: str) -> tuple:
+    return reviews(part)[: SIZES[part]]
+
+
+@lru_cache(1)
+def words() -> Tensor:
+    """The teacher's vector of each token of its vocabulary alone, (30522, 384)."""
+    of = teacher().tokenizer
+    first, last = of.token_to_id("[CLS]"), of.token_to_id("[SEP]")
+
+    def alone(tokens):
+        ids = torch.tensor([[first, of.token_to_id(token), last] for token in tokens])
+        return torch.cat(
+            [teacher()(part, torch.ones_like(part, dtype=torch.bool)) for part in ids.split(1024)]
+        )
+
+    vocabulary = of.get_vocab()
+    return kept("words", sorted(vocabulary, key=vocabulary.get), alone)
+
+
+# ------------------------------------------------------------------------------------------------ students
+
+
+def rows(texts) -> list[Tensor]:
+    """The tokens of each text, without BERT's two frames."""
+    return [
+        torch.tensor(x.ids) for x in teacher().tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    ]
+
+
+def bags(picked: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Tokens one text after the other, and where each text begins."""
+    lengths = torch.tensor([len(row) for row in picked])
+    return torch.cat(picked), lengths.cumsum(0) - lengths
+
+
+@lru_cache(1)
+def directions() -> Tensor:
+    """The 128 main directions of the single tokens' vectors, (384, 128)."""
+    return torch.linalg.eigh(words().T @ words())[1][:, -WIDTH:].flip(1)
+
+
+def from_words(seed: int = 0) -> StaticEncoder:
+    """A student whose table is the 128 main directions of the teacher's vectors of single tokens.
+
+    The weights follow Zipf's law: a token of rank r has about the share 1/r of a text, and weighs log(1 + r).
+    """
+    v = words()
+    student = StaticEncoder(len(v), WIDTH, v.shape[1], seed=seed)
+    with torch.no_grad():
+        student.up.weight.copy_(directions())
+        student.table.weight.copy_(v @ directions())
+        student.weight.weight.copy_((torch.arange(len(v)) + 2.0).log()[:, None] / 10)
+    return student
+
+
+def learn(student, texts: list[Tensor], targets: Tensor, lr: float, seed: int, steps: int = STEPS):
+    """1 − cosine (a hint of unit vectors) on batches of 128 texts and 128 single tokens; Adam, a cosine to 0."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(student.parameters(), lr, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        some = torch.randint(len(texts), (128,), generator=generator)
+        single = torch.randint(len(words()), (128,), generator=generator)
+        ids, starts = bags([texts[i] for i in some.tolist()] + [*single[:, None]])
+        loss = hint_loss(student(ids, starts), torch.cat([targets[some], words()[single]]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return student
+
+
+@lru_cache(40)
+def made(beginning: str, n: int, lr: float, seed: int) -> StaticEncoder:
+    """A student from random weights or from words, after lessons on n sentences of its own; kept in _build."""
+    path = KEPT / f"student_{beginning}_{n}_{lr}_{seed}_{STEPS}.safetensors"
+    student = StaticEncoder(30_522, WIDTH, seed=seed)
+    if n and path.exists():
+        student.load_state_dict(load_file(path))
+        return student.requires_grad_(False)
+    if beginning == "words":
+        student = from_words(seed)
+    if n:
+        chosen = torch.randperm(ALL, generator=torch.Generator().manual_seed(seed))[:n]
+        texts, targets = read("train"), vectors([x.text for x in sentences("train")], "train")
+        learn(student, [texts[i] for i in chosen.tolist()], targets[chosen], lr, seed)
+        save_file(student.state_dict(), path)
+    return student.requires_grad_(False)
+
+
+@lru_cache(3)
+def read(part: str) -> list[Tensor]:
+    return rows(x.text for x in sentences(part))
+
+
+def student_run(beginning: str, n: int, lr: float, seed: int) -> dict:
+    """Mean cosine with the teacher on sentences about other films."""
+    part = "val" if seed in TUNING else "test"
+    mine = made(beginning, n, lr, seed)(*bags(read(part)))
+    theirs = vectors([x.text for x in sentences(part)], part)
+    return {"cosine": (mine * theirs).sum(1).mean().item()}
+
+
+def students(*lessons: int) -> None:
+    """The rate for each number of sentences, chosen on the validation films, and the cosines of five students."""
+    about = "Mean cosine of student and teacher on sentences about films that it has not seen"
+    for n in lessons:
+
+        def best_of(rates, n=n):
+            tried = [{"beginning": "words", "n": n, "lr": lr, "seed": TUNING[0]} for lr in rates]
+            rows = np.atleast_1d(run_all("16_students", about, tried, student_run))
+            here = [row for row in rows if row["n"] == n and row["seed"] == TUNING[0]]
+            return float(max(here, key=lambda row: row["cosine"])["lr"])
+
+        lr = best_of(RATES if n else (0.0,))
+        if lr in (RATES[0], RATES[-1]):  # the edge wins: look beyond it
+            lr = best_of((0.0003,) if lr == RATES[0] else (0.03,))
+        CHOSEN[n] = lr
+        reported = [
+            {"beginning": "words", "n": n, "lr": lr, "seed": seed} for seed in range(STUDENTS if n else 1)
+        ]
+        run_all("16_students", about, reported, student_run)
+
+
+def whose(seed: int) -> int:
+    """The student that goes with a draw of labels."""
+    return TUNING[0] if seed in TUNING else seed % STUDENTS
+
+
+# ------------------------------------------------------------------------------------------- few-shot judgement
+
+
+def labelled(task: str, part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places among the sentences of a part, and their labels: 0 or 1, or which of twenty films."""
+    of = sentences(part)
+    if task == "film":
+        counted = Counter(x.film for x in of if x.kind != "plot")
+        able = sorted(film for film, n in counted.items() if n >= 12)
+        films = np.random.default_rng(seed).permutation(able)[:20].tolist()
+        found = [(i, films.index(x.film)) for i, x in enumerate(of) if x.kind != "plot" and x.film in films]
+    else:
+        first, kinds = {
+            "verdict": ("fresh", ("fresh", "rotten")),
+            "plot": ("plot", ("plot", "fresh", "rotten")),
+        }[task]
+        found = [(i, int(x.kind == first)) for i, x in enumerate(of) if x.kind in kinds]
+    places, y = np.array(found).T
+    return places, y
+
+
+@lru_cache(80)
+def described(method: str, part: str, seed: int):
+    """What a method makes of each sentence of a part."""
+    texts = [x.text for x in sentences(part)]
+    if method == "teacher":
+        return vectors(texts, part).numpy()
+    if method in ("student", "words"):
+        n = ALL if method == "student" else 0
+        return made("words", n, CHOSEN[n], whose(seed) if n else 0)(*bags(read(part))).numpy()
+    if method == "model2vec":
+        return load_file(KEPT / "model2vec.safetensors")[part].numpy()
+    return counting()[method].transform(texts)
+
+
+@lru_cache(1)
+def counting() -> dict:
+    """TF-IDF of words and pairs of words, and its 128 main directions (LSA), from the sentences without labels."""
+    texts = [x.text for x in sentences("train")]
+    tfidf = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+    lsa = make_pipeline(clone(tfidf), TruncatedSVD(128, random_state=0), Normalizer())
+    return {"tfidf": tfidf.fit(texts), "lsa": lsa.fit(texts)}
+
+
+def few_shot(task: str, n: int, method: str, c: float, seed: int) -> dict:
+    """Balanced accuracy (%) of logistic regression on n labelled sentences, as many of each class.
+
+    The labelled ones are about films of the training part; of the task "film" they are of the same films.
+    """
+    part = "val" if seed in TUNING else "test"
+    source = part if task == "film" else "train"
+    places, y = labelled(task, source, seed)
+    order = np.random.default_rng(seed).permutation(len(y))
+    each = n // len(set(y))
+    taken = np.concatenate([order[y[order] == k][:each] for k in sorted(set(y))])
+    if len(taken) != n:
+        raise ValueError(f"{task} has no {each} sentences of each class among {len(y)}")
+    model = LogisticRegression(C=c, max_iter=300).fit(
+        described(method, source, seed)[places[taken]], y[taken]
+    )
+    if source == part:
+        rest = np.setdiff1d(np.arange(len(y)), taken)
+        places, y = places[rest], y[rest]
+    else:
+        places, y = labelled(task, part, seed)
+    said = model.predict(described(method, part, seed)[places])
+    return {"accuracy": 100 * np.mean([np.mean(said[y == k] == k) for k in sorted(set(y))])}
+
+
+def judged(*methods: str) -> None:
+    """The strength for each method, task and number of labels is chosen on the validation films; then ten draws."""
+    about = "Balanced accuracy (%) of logistic regression on n labelled sentences and a method's vectors"
+    for method in methods:
+        for task, n in TASKS:
+            this = {"task": task, "n": n, "method": method}
+
+            def best_of(strengths, this=this):
+                tried = [{**this, "c": c, "seed": TUNING[0]} for c in strengths]
+                rows = run_all("16_few_shot", about, tried, few_shot)
+                here = [r for r in rows if all(r[k] == v for k, v in this.items()) and r["seed"] == TUNING[0]]
+                return float(max(here, key=lambda row: row["accuracy"])["c"])
+
+            c = best_of(STRENGTHS)
+            if c in (STRENGTHS[0], STRENGTHS[-1]):  # the edge wins: look beyond it
+                c = best_of((0.01,) if c == STRENGTHS[0] else (1000.0,))
+            run_all("16_few_shot", about, [{**this, "c": c, "seed": seed} for seed in REPORTED], few_shot)
+
+
+# ------------------------------------------------------------------------------------------------ the search
+
+
+def sections(folder: Path) -> list[tuple[str, str, str]]:
+    """(file, heading, how its text begins) of the sections of chapters 1 to 13, markup taken off."""
+    found = []
+    for path in sorted(path for path in folder.glob("[0-9][0-9]_*.ipynb") if int(path.name[:2]) <= 13):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        whole = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        for heading, body in re.findall(r"^##+ (.+?)\n(.*?)(?=^##+ |\Z)", whole, flags=re.M | re.S):
+            text = " ".join(plain(body).split()[:WORDS])
+            if len(text.split()) >= 25 and not re.search(BOILERPLATE, heading):
+                found.append((path.name, re.sub(r"^[\d.]+ ", "", plain(heading)), text))
+    return found
+
+
+def plain(text: str) -> str:
+    """Markdown as it is read: blocks of directives, links, roles and emphasis are taken off."""
+    text = re.sub(r"```.*?```|\{(glue:text|cite[:a-z]*|eq)\}`[^`]*`", " ", text, flags=re.S)
+    text = re.sub(r"\{[a-z:]+\}`([^`<]*?)(?: *<[^`]*)?`|\[([^\]]*)\]\([^)]*\)", r"\1\2", text)
+    return " ".join(re.sub(r"[`*$#]", "", text).split())
+
+
+def ranks(queries: Tensor, documents: Tensor) -> Tensor:
+    """Documents from the nearest to the farthest, for each query."""
+    return (queries @ documents.T).argsort(1, descending=True)
+
+
+def found(queries: Tensor, documents: Tensor, theirs: Tensor) -> dict:
+    """Of the teacher's ten nearest, the share among one's own ten (%); own section among the first five (%)."""
+    mine = ranks(queries, documents)
+    alike = [len(set(a[:10]) & set(b[:10])) / 10 for a, b in zip(mine.tolist(), theirs.tolist(), strict=True)]
+    own = (mine[:, :5] == torch.arange(len(mine))[:, None]).any(1).float()
+    return {"recall": 100 * float(np.mean(alike)), "own": 100 * own.mean().item()}
+
+
+def search_run(method: str, seed: int) -> dict:
+    """Headings ask for their sections, whose texts do not contain them."""
+    of = sections(ROOT / "chapters")
+    headings, texts = [x[1] for x in of], [x[2] for x in of]
+    documents, asked = vectors(texts, "sections"), vectors(headings, "headings")
+    theirs = ranks(asked, documents)
+    if method == "teacher":
+        return found(asked, documents, theirs)
+    if method == "tfidf":
+        tfidf = TfidfVectorizer(sublinear_tf=True).fit(texts)
+        queries, pages = (torch.from_numpy(tfidf.transform(x).toarray()) for x in (headings, texts))
+        return found(queries, pages, theirs)
+    student = searcher(seed) if "book" in method else made("words", ALL, CHOSEN[ALL], seed)
+    queries, pages = (student(*bags(rows(x))) for x in (headings, texts))
+    return found(queries, pages if "both" in method else documents, theirs)
+
+
+@lru_cache(10)
+def searcher(seed: int) -> StaticEncoder:
+    """A student that learns from the book's sections as well; never from a heading."""
+    texts = [x[2] for x in sections(ROOT / "chapters")]
+    both = read("train") + rows(texts) * 5
+    targets = torch.cat(
+        [vectors([x.text for x in sentences("train")], "train"), vectors(texts, "sections").repeat(5, 1)]
+    )
+    return learn(from_words(seed), both, targets, CHOSEN[ALL], seed).requires_grad_(False)
+
+
+def search() -> None:
+    about = "Headings ask for their sections: share of the teacher's ten nearest found; own section in the first five"
+    configs = [{"method": m, "seed": 0} for m in ("teacher", "tfidf")]
+    configs += [
+        {"method": m, "seed": s} for m in ("films", "films and book", "films and book both") for s in range(3)
+    ]
+    run_all("16_search", about, configs, search_run)
+
+
+def shipped() -> None:
+    """The searcher of seed 0 as a file: its table, token weights multiplied in, rounded to 8 bits a number."""
+    save_file(packed(searcher(0)), FOLDER / "16_student.safetensors")
+
+
+def packed(student: StaticEncoder) -> dict[str, Tensor]:
+    table = student.table.weight * student.weight.weight
+    scale = table.abs().amax(1, keepdim=True).clamp_min(1e-8) / 127
+    return {
+        "table": (table / scale).round().to(torch.int8),
+        "scale": scale.half(),
+        "up": student.up.weight.half().contiguous(),
+    }
+
+
+if __name__ == "__main__":
+    KEPT.mkdir(parents=True, exist_ok=True)
+    texts = {part: [x.text for x in sentences(part)] for part in SIZES}
+    (KEPT / "sentences.json").write_text(
+        json.dumps(texts), encoding="utf-8"
+    )  # for experiments/chapter16_model2vec.py
+    for part in SIZES:
+        print(part, vectors([x.text for x in sentences(part)], part).shape, flush=True)
+    print(words().shape, flush=True)
+    students(0, ALL)
+    search()
+    shipped()
+    judged(*METHODS[:-1])
+    if (KEPT / "model2vec.safetensors").exists():
+        judged(METHODS[-1])
+    else:
+        print(
+            "Model2Vec's vectors are missing: experiments/chapter16_model2vec.py makes them; then run this again."
+        )
+    students(500)

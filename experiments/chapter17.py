@@ -1,0 +1,215 @@
+"""The long runs of chapter 17: what a student loses when it is made smaller, who repairs it, and a draft.
+
+    python -m experiments.chapter17     # resumes where it stopped; about three minutes on one core
+
+A student MLP(784, 64, 10) learns from a ConvNet(16) on 9,000 images. Then its weights are rounded to few bits, or most of
+them are left out, and it is trained on: with labels, or with its own former answers to 1,000 images that are new to it
+and have no label. A draft, MLP(293, 64, 74), guesses the next phoneme for the network of g2p-en. Each learning rate is
+chosen on validation with seeds 100 to 102; seeds 0 to 9 meet the test images, or words, once. Seed s has its own initial
+weights and its own teacher, or its own words.
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+from companion import teachers
+from companion.compress import pruned, quantized, settled
+from companion.data import Split, fashion, fashion_teacher
+from companion.losses import kd_loss
+from companion.metrics import accuracy, agreement
+from companion.models import MLP
+from companion.speculative import acceptance
+from companion.training import fit_many, hard_loss, predict, teacher_logits
+from experiments.common import REPORTED, TUNING, choose_then_report, run_all
+
+torch.set_num_threads(1)
+TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
+OWN, NEW = TRAIN[:9000], TRAIN[9000:]
+RATES = (0.001, 0.003, 0.01)
+REPAIRS = (0.0003, 0.001, 0.003)
+STEPS, MORE = 600, 300
+DAMAGES = {
+    "3 bits": lambda s: quantized(s, 3),
+    "2 bits": lambda s: quantized(s, 2),
+    "95 % out": lambda s: pruned(s, 0.95),
+}
+WAYS = ("1000 new images", "1000 labels", "9000 labels", "1000 new images and the large teacher")
+
+
+def soft(logits_s, logits_t, y):
+    return kd_loss(logits_s, logits_t, T=4)
+
+
+def group(seed: int) -> tuple[int, ...]:
+    """The seeds that are trained together: those that choose, or those that are reported."""
+    return TUNING if seed in TUNING else tuple(REPORTED)
+
+
+def examined(seed: int) -> tuple[str, Split]:
+    """Validation while choosing, test once chosen."""
+    return ("val", VAL) if seed in TUNING else ("test", TEST)
+
+
+@lru_cache(maxsize=60)
+def large_answers(index: int, part: str):
+    x = {"own": OWN, "new": NEW, "val": VAL, "test": TEST}[part].x
+    return teacher_logits(fashion_teacher(index), x)
+
+
+@lru_cache(maxsize=8)
+def wholes(how: str, lr: float, seeds: tuple) -> dict:
+    """Students before anything is taken from them, by seed."""
+    students = [MLP(784, 64, 10, seed=seed) for seed in seeds]
+    loss, taught = hard_loss, None
+    if how == "distilled":
+        loss, taught = soft, [large_answers(seed % 10, "own") for seed in seeds]
+    fit_many(students, OWN, loss, taught, steps=STEPS, lr=lr, seeds=seeds)
+    return dict(zip(seeds, students, strict=True))
+
+
+def compared(student, seed: int, before=None) -> dict:
+    """How many answers are right, like the large teacher's, and like the student's own before."""
+    name, part = examined(seed)
+    z, v = predict(student, part.x), large_answers(seed % 10, name)
+    row = {"part": name, "accuracy": accuracy(z, part.y), "agrees": agreement(z, v)}
+    if before is not None:
+        row["as_before"] = agreement(z, predict(before, part.x))
+    return {**row, "teacher": accuracy(v, part.y)}
+
+
+def whole_one(how: str, lr: float, seed: int) -> dict:
+    return compared(wholes(how, lr, group(seed))[seed], seed)
+
+
+def damage_one(damage: str, amount: int, whole_lr: float, seed: int) -> dict:
+    before = wholes("distilled", whole_lr, group(seed))[seed]
+    after = quantized(before, amount) if damage == "bits" else pruned(before, amount / 100)
+    return compared(settled(after), seed, before)
+
+
+@lru_cache(maxsize=2)
+def repaired(damage: str, how: str, whole_lr: float, lr: float, seeds: tuple) -> dict:
+    """Trained on for 300 steps with the damage in force, by seed."""
+    before = wholes("distilled", whole_lr, seeds)
+    students = [DAMAGES[damage](before[seed]) for seed in seeds]
+    images, loss, taught = (OWN if "9000" in how else NEW), hard_loss, None
+    if "images" in how:
+        own = [predict(before[seed], images.x) for seed in seeds]
+        loss, taught = soft, [large_answers(seed % 10, "new") for seed in seeds] if "large" in how else own
+    fit_many(students, images, loss, taught, steps=MORE, lr=lr, seeds=seeds)
+    return {seed: settled(student) for seed, student in zip(seeds, students, strict=True)}
+
+
+def repair_one(damage: str, how: str, whole_lr: float, lr: float, seed: int) -> dict:
+    before = wholes("distilled", whole_lr, group(seed))[seed]
+    return compared(repaired(damage, how, whole_lr, lr, group(seed))[seed], seed, before)
+
+
+def widened(name, about, one, rates: tuple, **fixed) -> dict:
+    """`choose_then_report` over the rates, with more of them at an end for as long as validation chooses that end."""
+    while True:
+        grid = [{**fixed, "lr": lr, "seed": seed} for lr in rates for seed in TUNING]
+        rows = run_all(name, about, grid, one)
+        score = {}
+        for lr in rates:
+            here = (rows["lr"] == lr) & (rows["part"] == "val")
+            for key, value in fixed.items():
+                here &= rows[key] == value
+            score[lr] = rows["accuracy" if "accuracy" in rows.dtype.names else "accepted"][here].mean()
+        best = max(score, key=score.get)
+        if best == rates[0] > 1e-5:
+            rates = (float(f"{best / 3:.1g}"), *rates)
+        elif best == rates[-1] < 0.3:
+            rates = (*rates, float(f"{best * 3.2:.1g}"))
+        else:
+            column = "accuracy" if "accuracy" in rows.dtype.names else "accepted"
+            return choose_then_report(name, about, one, column, {"lr": rates}, **fixed)
+
+
+def images() -> None:
+    about = "MLP(784 64 10) before anything is taken from it: accuracy and agreement with its teacher (%); 9000 images"
+    for how in ("alone", "distilled"):
+        lr = widened("17_whole", about, whole_one, RATES, how=how)["lr"]
+    about = "The distilled MLP(784 64 10) with rounded or left-out weights: accuracy and agreement (%)"
+    grid = [("bits", b) for b in (8, 6, 5, 4, 3, 2)] + [("left out", p) for p in (20, 40, 60, 80, 90, 95)]
+    for damage, amount in grid:
+        settings = [{"damage": damage, "amount": amount, "whole_lr": lr, "seed": s} for s in REPORTED]
+        run_all("17_damaged", about, settings, damage_one)
+    about = "As 17_damaged after 300 more steps with the damage in force"
+    for damage in ("3 bits", "95 % out", "2 bits"):
+        for how in WAYS[: 4 if damage == "3 bits" else 3]:
+            widened("17_repaired", about, repair_one, REPAIRS, damage=damage, how=how, whole_lr=lr)
+
+
+# ------------------------------------------------------------------------------------------------------- the draft
+
+KINDS = ("dictionary", "the target's words and probabilities")
+
+
+def contexts(spelled, said):
+    """One row before each phoneme: the two phonemes before it and five letters around its place (N, 293), and it."""
+    rows = torch.arange(said.shape[1] - 1)
+    before = torch.stack([said[:, (rows - i).clamp(min=0)] for i in (0, 1)], -1)
+    letters = F.pad(spelled, (1, said.shape[1] + 3))
+    near = torch.stack([letters[:, rows + i] for i in range(5)], -1)
+    x = torch.cat([F.one_hot(before, 74).flatten(2), F.one_hot(near, 29).flatten(2)], -1)
+    kept = said[:, 1:] != teachers._pronouncer.PAD
+    return x[kept].float(), said[:, 1:][kept], kept
+
+
+@lru_cache(maxsize=1)
+def target():
+    return teachers.pronouncer()
+
+
+@lru_cache(maxsize=3)
+def dictionary(part: str) -> tuple:
+    return tuple(teachers.words(part).items())
+
+
+@lru_cache(maxsize=30)
+def asked(seed: int, part: str, n: int, kind: str):
+    """Contexts of n words of a part, what follows, and the target's logits there."""
+    generator = torch.Generator().manual_seed(seed)
+    known = dictionary(part)
+    order = torch.randperm(len(known), generator=generator)[:n].tolist()
+    spelled = teachers.spell([known[i][0] for i in order])
+    said = teachers.to_ids([known[i][1][0] for i in order])
+    if kind != "dictionary":
+        said = teachers.answers(target(), spelled, generator)
+    x, y, kept = contexts(spelled, said)
+    with torch.no_grad():
+        v = target()(spelled, said[:, :-1])[kept]
+    return x, y, v
+
+
+@lru_cache(maxsize=2)
+def drafts(kind: str, lr: float, seeds: tuple) -> dict:
+    sets = [asked(seed, "train", 1000, kind) for seed in seeds]
+    students = [MLP(293, 64, 74, seed=seed) for seed in seeds]
+    loss, taught = hard_loss, None
+    if "probabilities" in kind:
+        loss, taught = (lambda z, v, y: kd_loss(z, v, T=1)), [v for _, _, v in sets]
+    splits = [Split(x, y) for x, y, _ in sets]
+    fit_many(students, splits, loss, taught, steps=1200, lr=lr, seeds=seeds)
+    return dict(zip(seeds, students, strict=True))
+
+
+def draft_one(kind: str, lr: float, seed: int) -> dict:
+    part = examined(seed)[0]
+    x, _, v = asked(seed, part, 300, "the target's words")
+    z = predict(drafts(kind, lr, group(seed))[seed], x)
+    return {"part": part, "accepted": 100 * acceptance(z, v).mean().item(), "same_first": agreement(z, v)}
+
+
+def speculation() -> None:
+    about = "A draft MLP(293 64 74): share of proposals that g2p-en's network keeps (%); other words"
+    for kind in KINDS:
+        widened("17_drafts", about, draft_one, (0.003, 0.01, 0.03), kind=kind)
+
+
+if __name__ == "__main__":
+    speculation()
+    images()

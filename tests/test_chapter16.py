@@ -1,0 +1,167 @@
+"""Chapter 16: its equations, what its stored runs rest on, and the student that is shipped with it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from companion.features import hint_loss
+from companion.models import StaticEncoder
+from companion.remote import top_k_targets
+from companion.teachers import Sentence
+from experiments import chapter16
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.equation("eq-static")
+def test_a_static_encoder_is_the_formula_token_by_token():
+    model = StaticEncoder(7, 3, 5, seed=0).double()
+    with torch.no_grad():
+        model.weight.weight.copy_(torch.rand(7, 1, generator=seeded(), dtype=torch.double))
+    e, w, W = (x.detach().tolist() for x in (model.table.weight, model.weight.weight[:, 0], model.up.weight))
+    text = [4, 1, 1, 6]
+    s = [sum(w[t] * e[t][k] for t in text) for k in range(3)]
+    u = [sum(W[j][k] * s[k] for k in range(3)) for j in range(5)]
+    length = math.sqrt(sum(x * x for x in u))
+    got = model(torch.tensor(text), torch.tensor([0]))[0]
+    assert got.tolist() == pytest.approx([x / length for x in u], rel=1e-12)
+
+
+@pytest.mark.equation("eq-unit-hint")
+def test_half_the_squared_distance_of_unit_vectors_is_one_minus_their_cosine():
+    u, v = F.normalize(torch.randn(2, 40, 6, generator=seeded(), dtype=torch.double), dim=-1)
+    assert hint_loss(u, v).item() == pytest.approx((1 - (u * v).sum(1)).mean().item(), rel=1e-12)
+    assert hint_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])).item() == pytest.approx(0.4)
+    longer = hint_loss(2 * u, v).item()  # only for length 1
+    assert abs(longer - (1 - (2 * u * v).sum(1)).mean().item()) > 0.1
+
+
+@pytest.mark.equation("eq-recall")
+def test_recall_counts_how_many_of_the_teachers_best_are_found():
+    mine = torch.eye(12)[torch.tensor([0, 1])] + torch.arange(12) * -0.001
+    found = chapter16.found(mine, torch.eye(12), torch.stack([torch.arange(12), torch.arange(12).flip(0)]))
+    best = [set(row.topk(10).indices.tolist()) for row in mine]
+    expected = (len(best[0] & set(range(10))) + len(best[1] & set(range(2, 12)))) / 20
+    assert found == {"recall": pytest.approx(100 * expected), "own": 100.0}
+
+
+def test_markdown_is_read_as_it_is_seen():
+    text = "See {term}`the *set* <transfer set>`, [chapter 2](02.ipynb) ({eq}`eq-kd`) {cite:p}`a2020`."
+    text += "\n```{math}\nx\n```\nIt is {glue:text}`n:.0f` **now**."
+    assert chapter16.plain(text) == "See the set, chapter 2 ( ) . It is now."
+
+
+def test_the_sections_are_those_of_the_chapters_without_their_headings():
+    found = chapter16.sections(chapter16.ROOT / "chapters")
+    assert len(found) > 100 and not any(name.startswith("16") for name, _, _ in found)
+    assert any("choose the temperature" in heading for _, heading, _ in found)
+    assert all(25 <= len(text.split()) <= chapter16.WORDS and "`" not in text for _, _, text in found)
+
+
+def test_texts_are_put_one_after_the_other():
+    ids, starts = chapter16.bags([torch.tensor([3, 1]), torch.tensor([2]), torch.tensor([4, 4, 0])])
+    assert ids.tolist() == [3, 1, 2, 4, 4, 0] and starts.tolist() == [0, 2, 3]
+
+
+@pytest.fixture
+def six_films(monkeypatch):
+    """Sentences made up, in which one number tells the kind and another the film."""
+    kinds, films = ("fresh", "rotten", "plot"), [f"film {i}" for i in range(20)]
+    made = tuple(Sentence(f"{k} of {f}, {i}", k, f) for i in range(14) for f in films for k in kinds)
+    monkeypatch.setattr(chapter16, "sentences", lambda part: made)
+    vectors = np.zeros((len(made), 24))
+    for i, sentence in enumerate(made):
+        vectors[i, kinds.index(sentence.kind)] = vectors[i, 4 + films.index(sentence.film)] = 1
+    monkeypatch.setattr(chapter16, "described", lambda method, part, seed: vectors)
+    return made
+
+
+@pytest.mark.parametrize("task, n", [("verdict", 20), ("plot", 20), ("film", 100)])
+def test_what_the_vectors_say_is_found_from_few_labels(six_films, task, n):
+    assert chapter16.few_shot(task, n, "any", 100.0, 0)["accuracy"] == pytest.approx(100)
+    assert chapter16.few_shot(task, n, "any", 100.0, 100)["accuracy"] == pytest.approx(100)
+    with pytest.raises(ValueError, match="sentences of each class"):
+        chapter16.few_shot(task, 20_000, "any", 1.0, 0)
+
+
+def test_labels_are_as_many_of_each_class_and_none_is_tested(six_films):
+    places, y = chapter16.labelled("film", "test", 0)
+    assert sorted(set(y)) == list(range(20)) and len(places) == 20 * 28
+    assert {six_films[i].kind for i in places} == {"fresh", "rotten"}
+    places, y = chapter16.labelled("verdict", "test", 0)
+    assert all((six_films[i].kind == "fresh") == (label == 1) for i, label in zip(places, y, strict=True))
+
+
+@pytest.mark.parametrize(
+    "name, methods", [("few_shot", chapter16.METHODS), ("students", None), ("search", None)]
+)
+def test_the_stored_runs_are_whole(name, methods):
+    table = np.genfromtxt(
+        chapter16.FOLDER / f"16_{name}.csv",
+        skip_header=3,
+        delimiter=",",
+        names=True,
+        dtype=None,
+        encoding="utf-8",
+    )
+    assert all(
+        np.isfinite(table[c]).all() for c in ("accuracy", "cosine", "recall") if c in table.dtype.names
+    )
+    if methods:
+        assert set(table["method"]) == set(methods)
+        for method in methods:
+            for task, n in chapter16.TASKS:
+                here = table[(table["method"] == method) & (table["task"] == task) & (table["n"] == n)]
+                assert sorted(here["seed"][here["seed"] < 100]) == list(range(10)), (method, task, n)
+                assert len(set(here["c"][here["seed"] < 100])) == 1  # the setting that validation chose
+
+
+def test_the_shipped_student_is_small_and_whole():
+    path = chapter16.FOLDER / "16_student.safetensors"
+    assert path.stat().st_size < 8_000_000 / 1.8
+    parts = load_file(path)
+    assert {k: (tuple(v.shape), v.dtype) for k, v in parts.items()} == {
+        "table": ((30_522, 128), torch.int8), "scale": ((30_522, 1), torch.float16), "up": ((384, 128), torch.float16)
+    }  # fmt: skip
+    assert all(v.float().isfinite().all() for v in parts.values())
+    assert json.dumps(sorted(parts)) == '["scale", "table", "up"]'
+
+
+def test_rounding_to_eight_bits_changes_little():
+    student = StaticEncoder(50, 8, 12, seed=0)
+    parts = chapter16.packed(student.requires_grad_(False))
+    table = parts["table"].float() * parts["scale"].float()
+    assert (table - student.table.weight).abs().max() < 0.02 * student.table.weight.abs().max()
+
+
+@pytest.mark.equation("eq-answer-classes")
+def test_tokens_of_one_class_add_up_and_the_rest_is_the_tail():
+    """p_c is the sum of e^ℓ over the tokens that mean c; what is missing to 1 is the tail."""
+    places = [
+        [("Ġgood", math.log(0.5)), ("Good", math.log(0.2)), ("x", math.log(0.1))],
+        [("Ġbad", math.log(0.9))],
+    ]
+    index, p = top_k_targets(places, {"Ġgood": 1, "Good": 1, "Ġbad": 0})
+    assert index.tolist() == [[1], [0]]
+    torch.testing.assert_close(p, torch.tensor([[0.7], [0.9]]))
+    torch.testing.assert_close(1 - p.sum(1), torch.tensor([0.3, 0.1]))
+
+
+@pytest.mark.equation("eq-answer-noise")
+@pytest.mark.parametrize("m", [1, 2, 7])
+def test_the_variance_of_a_share_is_the_teachers_and_that_of_chance(m):
+    """Every possible number of "positive" among m draws, with its probability, for each of five reviews."""
+    p = torch.tensor([0.1, 0.5, 0.55, 0.6, 0.9], dtype=torch.double)
+    k = torch.arange(m + 1, dtype=torch.double)
+    ways = torch.tensor([math.comb(m, j) for j in range(m + 1)], dtype=torch.double)
+    weight = ways * p[:, None] ** k * (1 - p[:, None]) ** (m - k)
+    mean = (weight * k / m).sum(1).mean()
+    exact = (weight * (k / m - mean) ** 2).sum(1).mean()
+    assert exact.item() == pytest.approx((p.var(unbiased=False) + (p * (1 - p)).mean() / m).item(), rel=1e-12)

@@ -1,0 +1,116 @@
+"""Two processes, one of them killed, sharded weights, half precision: against one process, in one launch of torchrun."""
+
+import copy
+import subprocess
+
+import pytest
+import torch
+
+from companion import scaling
+from companion.scaling import Lesson, batch, launch, models, run, share, text, weights
+from companion.stored import largest
+
+pytest.importorskip("lightning_fabric")
+DISTANCE = {
+    "two": 1e-9,
+    "killed": 1e-9,
+    "sharded": 1e-9,
+}  # of what training moved; float64, 24 steps of AdamW
+STEPS, KILL_AT = 24, 13  # checkpoints at 10 and 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """All runs: one process here, the others in two, of which the second is killed and both are started again."""
+    folder = tmp_path_factory.mktemp("runs")
+    run("one", folder, STEPS)
+    names = ("killed", "two", "own mean", "sharded", "half")
+    done = launch(folder, *names, restarts=1, steps=STEPS, kill_at=KILL_AT, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def apart(folder):
+    """Of each run, how far it ended from one process, as a share of what training moved."""
+    one = weights(folder[0] / "one.ckpt")
+    start = torch.cat([p.double().flatten() for _, p in sorted(Lesson(models(0)[1]).state_dict().items())])
+    return {
+        n: ((weights(folder[0] / f"{n}.ckpt") - one).norm() / (one - start).norm()).item()
+        for n in scaling.RUNS
+    }
+
+
+@pytest.mark.parametrize("name", DISTANCE)
+def test_the_weights_are_those_of_one_process(apart, name):
+    assert apart[name] < DISTANCE[name]
+
+
+def test_a_worker_was_killed_and_the_run_went_on_from_its_checkpoint(folder):
+    _, done = folder
+    assert "Signal 9 (SIGKILL)" in done.stderr or "exitcode: -9" in done.stderr
+    assert f"killed: {STEPS - 10} steps" in done.stdout and f"two: {STEPS} steps" in done.stdout
+
+
+def test_a_mean_of_each_process_s_own_is_another_training(apart):
+    assert apart["own mean"] > 1e-3
+
+
+def test_half_precision_ends_near(apart):
+    assert 1e-6 < apart["half"] < 0.3
+
+
+@pytest.mark.equation("eq-process-share")
+def test_gradients_of_shares_average_to_the_batch_s():
+    (ids, mask), (teacher, student) = text(3), models(3)
+    teacher, lesson = teacher.double(), Lesson(student.double())
+
+    def gradient(rows, n):
+        lesson.zero_grad()
+        answers = {"features": teacher(ids[rows]), "head": teacher.head.weight}
+        lesson(ids[rows], mask[rows], answers, n).backward()
+        return torch.cat([p.grad.flatten() for p in lesson.parameters()])
+
+    rows, world = batch(len(ids), 16, 0, 3), 3
+    n = mask[rows].sum().item()
+    whole = gradient(rows, n)
+    shares = [share(rows, rank, world) for rank in range(world)]
+    ours = sum(gradient(mine, n / world) for mine in shares) / world
+    own = sum(gradient(mine, mask[mine].sum().item()) for mine in shares) / world
+    assert (ours - whole).norm() < 1e-12 * whole.norm()
+    assert (own - whole).norm() > 1e-3 * whole.norm()
+
+
+def test_every_row_of_an_epoch_is_one_process_s_once():
+    rows = torch.cat([share(batch(96, 16, step, 5), rank, 3) for step in range(6) for rank in range(3)])
+    assert sorted(rows.tolist()) == list(range(96))
+    assert not torch.equal(batch(96, 16, 0, 5), batch(96, 16, 6, 5))
+    assert torch.equal(batch(96, 16, 7, 5), batch(96, 16, 7, 5))
+    with pytest.raises(ValueError, match="2 rows for 3 processes, rank 0"):
+        share(torch.arange(2), 0, 3)
+    with pytest.raises(ValueError, match="ranks are 0 … 1"):
+        share(torch.arange(8), 2, 2)
+
+
+def test_a_run_started_again_in_its_folder_goes_on(tmp_path):
+    assert len(run("one", tmp_path, 4)) == 4
+    first = weights(tmp_path / "one.ckpt")
+    assert run("one", tmp_path, 4) == []  # done: nothing is left
+    assert torch.equal(first, weights(tmp_path / "one.ckpt"))
+
+
+def test_a_lesson_learns_from_stored_answers_too():
+    (ids, mask), (teacher, student) = text(1), models(1)
+    lesson, rows = Lesson(student), torch.arange(8)
+    with torch.no_grad():
+        features = teacher(ids[rows])
+        answers = largest(features @ teacher.head.weight.T, 512)  # all of them: no rest
+    live = copy.deepcopy(lesson)(
+        ids[rows], mask[rows], {"features": features, "head": teacher.head.weight}, 1.0
+    )
+    assert lesson(ids[rows], mask[rows], answers, 1.0).item() == pytest.approx(live.item(), rel=5e-3)
+
+
+def test_a_launch_that_takes_too_long_is_ended(tmp_path):
+    with pytest.raises(subprocess.TimeoutExpired):
+        launch(tmp_path, "two", timeout=0.5)
