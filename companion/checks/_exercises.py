@@ -300,6 +300,15 @@ EXERCISES = (
              (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",
              (2, "tfidf"): "the two sentences have the same words.",
          }), kind="choose"),
+    _row("which_answer", "16_small", 2, "soft targets", "One word, many words, or the probabilities?", choice(
+        "which_answer", ("label", "top k", "draws"), {
+            (0, "top k"): "this server gives no probabilities.",
+            (0, "draws"): "one answer a letter is all that there is: how much noise has a single draw?",
+            (1, "label"): "a label says which side the teacher is on. Does it say how far?",
+            (1, "draws"): "how many draws are needed until the noise is small, and what do they cost?",
+            (2, "label"): "temperature 0 asked fifty times gives fifty times the same word.",
+            (2, "top k"): "this server gives no probabilities.",
+        }), kind="choose"),
     _row("straight_through", "17_shipping", 2, "size", "Round, and let the gradient through",
          shipping.straight_through),
     _row("way_out", "17_shipping", 1, "tools", "Three that went wrong on the way out", choice(
