@@ -82,7 +82,7 @@ class Plan:
     teacher: float = 70e9
     student: float = 7e9
     tokens: float = 1e12
-    passes: float = 1
+    passes: float = 3
     vocabulary: float = 128_000
     width: float = 8192
     k: float = 50
@@ -91,6 +91,7 @@ class Plan:
     peak: float = 1e15
     utilisation: float = 0.4
     price: float = 1
+    gpus: float = 64
 
 
 NAMES = {
@@ -98,7 +99,7 @@ NAMES = {
     "passes": "Passes × students", "vocabulary": "Vocabulary", "width": "Width of the teacher's last layer",
     "k": "k, tokens kept of an answer", "batch": "Tokens a step, one GPU", "group": "Tokens in a group, fused loss",
     "peak": "Peak, operations a second (example)", "utilisation": "Share of the peak (example)",
-    "price": "Price of a GPU hour (example)",
+    "price": "Price of a GPU hour (example)", "gpus": "GPUs (example)",
 }  # fmt: skip
 
 
@@ -107,9 +108,14 @@ def bill(plan: Plan) -> dict[str, float]:
 
     Returns:
         Operations: `teacher_live` (asked at each pass), `teacher_once` (stored), `trained` (the student). Hours of GPU:
-        `hours_live`, `hours_once`, `hours_trained`. `money_live`, `money_once`: teacher and student. `surcharge`: the
-        teacher, asked at each pass, over the student (eq-surcharge). Bytes on disk: `disk_logits`, `disk_features`,
-        `disk_largest`. Bytes of logits in memory: `memory_usual`, `memory_groups`.
+        `hours_live`, `hours_once`, `hours_trained`. `money_live`, `money_once`: teacher and student. `days_live`,
+        `days_once`: the same hours on `gpus` GPUs, if nothing is lost between them. `surcharge`: the teacher, asked at
+        each pass, over the student (eq-surcharge). Bytes on disk: `disk_logits`, `disk_features`, `disk_largest`. Bytes
+        of logits in memory: `memory_usual`, `memory_groups`. `memory_weights`: 16 N_S + 2 N_T, on all GPUs together if
+        sharded (Rajbhandari et al. 2020, arXiv:1910.02054, §3.1).
+
+    Raises:
+        ValueError: a number is not positive, the utilisation is no share, or more tokens are kept than there are.
     """
     once = flops(plan.teacher, plan.tokens)
     trained = flops(plan.student, plan.tokens * plan.passes, training=True)
@@ -118,12 +124,15 @@ def bill(plan: Plan) -> dict[str, float]:
         work = found["trained" if name == "trained" else f"teacher_{name}"]
         found[f"hours_{name}"] = gpu_hours(work, plan.peak, plan.utilisation)
     for name in ("live", "once"):
-        found[f"money_{name}"] = plan.price * (found[f"hours_{name}"] + found["hours_trained"])
+        hours = found[f"hours_{name}"] + found["hours_trained"]
+        found[f"money_{name}"] = plan.price * hours
+        found[f"days_{name}"] = hours / (24 * positive("number of GPUs", plan.gpus))
     found["surcharge"] = found["teacher_live"] / trained
     for name, size in bytes_a_token(plan.vocabulary, plan.width, plan.k).items():
         found[f"disk_{name}"] = size * plan.tokens
     found["memory_usual"] = loss_memory(plan.batch, plan.vocabulary)
     found["memory_groups"] = loss_memory(plan.batch, plan.vocabulary, plan.group)
+    found["memory_weights"] = 16 * plan.student + 2 * plan.teacher
     return found
 
 

@@ -80,21 +80,32 @@ def test_memory_of_the_logits_is_what_a_loss_takes(group, loss):
 
 @pytest.mark.equation("eq-surcharge")
 def test_the_teacher_s_share_of_the_bill():
-    plan = Plan()
+    plan = Plan(passes=1)
     found = bill(plan)
     assert found["surcharge"] == pytest.approx(plan.teacher / (3 * plan.student)) == pytest.approx(10 / 3)
     assert found["teacher_live"] == 1.4e23 and found["trained"] == pytest.approx(4.2e22)
     assert found["hours_live"] == pytest.approx(1.4e23 / (1e15 * 0.4 * 3600))
-    three = bill(dataclasses.replace(plan, passes=3))
+    three = bill(Plan())
     assert three["surcharge"] == pytest.approx(
         found["surcharge"]
     )  # live, each pass pays for the teacher again
     assert three["teacher_once"] == found["teacher_live"]
     assert three["money_once"] == pytest.approx(found["hours_live"] + 3 * found["hours_trained"])
+    once = bill(
+        Plan(teacher=9 * plan.student)
+    )  # asked once for three passes: half of the bill at 3 · 3 the size
+    assert once["hours_once"] == pytest.approx(once["hours_trained"])
     assert (found["disk_logits"], found["disk_features"], found["disk_largest"]) == (2.56e17, 1.6384e16, 3e14)
     assert (
         found["memory_usual"] == 5 * 8192 * 128_000 * 4 and found["memory_groups"] == 2 * 1024 * 128_000 * 4
     )
+
+
+def test_days_are_the_hours_dealt_out_and_the_weights_take_sixteen_bytes_and_two():
+    found = bill(Plan(gpus=8))
+    assert found["days_live"] == pytest.approx((found["hours_live"] + found["hours_trained"]) / 8 / 24)
+    assert found["days_once"] == pytest.approx((found["hours_once"] + found["hours_trained"]) / 192)
+    assert found["memory_weights"] == pytest.approx(16 * 7e9 + 2 * 70e9) == 252e9
 
 
 @pytest.mark.parametrize(
@@ -104,6 +115,7 @@ def test_the_teacher_s_share_of_the_bill():
         (lambda: flops(1, float("nan")), "number of tokens must be a positive number"),
         (lambda: gpu_hours(1, 1e15, 40), "a share of the peak, above 0 and at most 1; got 40"),
         (lambda: gpu_hours(1, 0, 0.4), "peak must be a positive number"),
+        (lambda: bill(Plan(gpus=0)), "number of GPUs must be a positive number; got 0"),
         (lambda: bytes_a_token(100, 8, 101), "how many of 100 tokens are kept; got 101"),
     ],
 )
@@ -121,5 +133,5 @@ def test_the_calculator_opens_with_the_plan(monkeypatch):
     inputs = [{i["key"]: i["value"] for i in s[interactive.MIME]["data"]["inputs"]} for s in shown]
     assert inputs[0] == dataclasses.asdict(Plan()) and inputs[1]["teacher"] == 5e9
     assert set(NAMES) == set(inputs[0]) and len(set(NAMES.values())) == len(NAMES)
-    assert all("example" in NAMES[key] for key in ("peak", "utilisation", "price"))
+    assert all("example" in NAMES[key] for key in ("peak", "utilisation", "price", "gpus"))
     assert "<svg" in shown[0]["image/svg+xml"]

@@ -50,6 +50,11 @@ class Figure:
         rows = self.box.locator("tbody tr").all()
         return [[number(td) for td in row.locator("td").all_text_contents()] for row in rows]
 
+    def wrong(self, key):
+        """What the field of that name says is wrong, read where its aria-describedby points."""
+        said = self.box.locator(f"input[data-key={key}]").get_attribute("aria-describedby")
+        return self.box.locator(f"#{said}").text_content()
+
     def logits(self, name):
         return torch.tensor(self.data[name], dtype=torch.double)
 
@@ -262,6 +267,7 @@ TYPED = [
         "k": "200",
         "vocabulary": "50k",
         "price": "2.5",
+        "gpus": "1,024",
     },
     {
         "tokens": "3e11",
@@ -300,14 +306,39 @@ def test_the_calculator_says_what_it_does_not_understand(figure):
     for said in ("many", "-3", "0", "1e999", ""):
         figure.box.locator("input[data-key=teacher]").fill(said)  # at once: on the way to 1e999 stands a 1
         assert figure.box.locator("input[data-key=teacher]").get_attribute("aria-invalid") == "true"
-        assert f"{NAMES['teacher']}: a number above 0" in figure.box.locator(".moving-note").text_content()
+        assert "a number above 0" in figure.wrong("teacher") and "still use 70B" in figure.wrong("teacher")
         assert figure.box.get_attribute("data-values") == before
     figure.page.keyboard.type("70B")
-    assert figure.box.get_attribute("data-values") == before
-    for key, said, note in [("utilisation", "40", "at most 1"), ("k", "1M", "at most the vocabulary")]:
-        figure.press(key, "ControlOrMeta+a")
-        figure.page.keyboard.type(said)
-        assert note in figure.box.locator(".moving-note").text_content()
+    assert figure.box.get_attribute("data-values") == before and figure.wrong("teacher") == ""
+    refused = [
+        ("utilisation", "40", "at most 1", "0.4"),
+        ("utilisation", "0,4", "write 0.4 with a point", "0.4"),
+        ("price", "1,5", "write 0.4 with a point", "1"),
+        ("tokens", "0,400", "write 0.4 with a point", "1T"),
+        ("passes", "1,0000", "write 0.4 with a point", "3"),
+        ("k", "1M", "at most the vocabulary, 128000", "50"),
+        ("vocabulary", "20", "at least k, 50", "128000"),
+        ("gpus", "2.5", "a whole number", "64"),
+    ]
+    for key, said, why, last in refused:  # none is computed with, and the field says so itself
+        field = figure.box.locator(f"input[data-key={key}]")
+        field.fill(said)
+        assert field.get_attribute("aria-invalid") == "true"
+        assert why in figure.wrong(key) and f"still use {last}." in figure.wrong(key)
+        assert figure.box.get_attribute("data-values") == before
+        field.fill(last)
+        assert field.get_attribute("aria-invalid") == "false" and figure.wrong(key) == ""
+        assert figure.box.get_attribute("data-values") == before
+
+
+@of("costs")
+def test_a_number_that_was_refused_counts_when_another_makes_room_for_it(figure):
+    figure.box.locator("input[data-key=k]").fill("200k")
+    assert "at most the vocabulary" in figure.wrong("k")
+    figure.box.locator("input[data-key=vocabulary]").fill("256k")
+    assert figure.wrong("k") == "" and figure.box.locator("[aria-invalid=true]").count() == 0
+    found = json.loads(figure.box.get_attribute("data-values"))
+    assert found == pytest.approx(bill(Plan(k=200e3, vocabulary=256e3)), rel=1e-9)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -25,8 +25,8 @@
     const e = Math.floor(Math.log10(x));
     return `${(x / 10 ** e).toFixed(2)} × 10${raised(e)}`;
   };
-  const amount = text => { // what a reader types: 70B, 1T, 128k, 128,000, 3e12
-    const found = /^\s*(\d[\d, ]*(?:\.\d+)?(?:e\+?\d+)?|\.\d+)\s*([kKMBGT]?)\s*$/.exec(text);
+  const amount = text => { // what a reader types: 70B, 1T, 128k, 128,000, 3e12; a comma is for thousands, 0,4 is refused
+    const found = /^\s*((?:[1-9]\d{0,2}(?:[, ]\d{3})+|\d+)(?:\.\d*)?(?:e\+?\d+)?|\.\d+)\s*([kKMBGT]?)\s*$/.exec(text);
     return found ? Number(found[1].replace(/[, ]/g, "")) * ({ k: 1e3, K: 1e3, M: 1e6, B: 1e9, G: 1e9, T: 1e12 }[found[2]] || 1) : NaN;
   };
   const written = x => (x >= 1e15 ? x.toExponential().replace("e+", "e") : [["T", 1e12], ["B", 1e9], ["M", 1e6]].reduce((said, [unit, n]) => said || (x >= n ? `${+(x / n).toPrecision(6)}${unit}` : ""), "") || `${x}`);
@@ -317,43 +317,56 @@
 
     // What a distillation costs: the formulas of companion/costs.py, for numbers that the reader types.
     costs: {
-      how: "Type your own numbers: 70B, 1T, 128k, 0.4 and 3e12 are understood. What is marked as an example is no recommendation and no price list.",
-      controls: d => d.inputs.map(({ key, name, value }) => ({ key, name, value, number: true })),
+      how: "Type your own numbers: 70B, 1T, 128k, 128,000, 0.4 and 3e12 are understood. What is marked as an example is no recommendation and no price list.",
+      controls: d => d.inputs.map(({ key, name, value }) => ({ key, name, value, number: true, refuse: (n, x) => kinds.costs.refuse(key, n, x) })),
       key: () => [["t", "teacher"], ["s", "student"]],
+      refuse(key, n, x) { // what is wrong with this number, the others being x; or nothing
+        if (key === "utilisation" && n > 1) return "A share is at most 1: 40 % is 0.4.";
+        if (["vocabulary", "width", "k", "batch", "group", "gpus"].includes(key) && n % 1) return "This is a whole number.";
+        if (key === "k" && n > x.vocabulary) return `k is at most the vocabulary, ${written(x.vocabulary)}.`;
+        return key === "vocabulary" && n < x.k ? `The vocabulary is at least k, ${written(x.k)}.` : "";
+      },
       draw(d, x) {
         const v = { teacher_live: 2 * x.teacher * x.tokens * x.passes, teacher_once: 2 * x.teacher * x.tokens, trained: 6 * x.student * x.tokens * x.passes };
         for (const [name, work] of [["live", v.teacher_live], ["once", v.teacher_once], ["trained", v.trained]]) v[`hours_${name}`] = work / (x.peak * x.utilisation * 3600);
-        for (const name of ["live", "once"]) v[`money_${name}`] = x.price * (v[`hours_${name}`] + v.hours_trained);
+        for (const name of ["live", "once"]) {
+          v[`money_${name}`] = x.price * (v[`hours_${name}`] + v.hours_trained);
+          v[`days_${name}`] = (v[`hours_${name}`] + v.hours_trained) / (24 * x.gpus);
+        }
         v.surcharge = v.teacher_live / v.trained;
         v.disk_logits = 2 * x.vocabulary * x.tokens;
         v.disk_features = 2 * x.width * x.tokens;
         v.disk_largest = x.k * (2 + (x.vocabulary <= 65536 ? 2 : 4)) * x.tokens;
         v.memory_usual = 4 * x.vocabulary * 5 * x.batch;
         v.memory_groups = 4 * x.vocabulary * 2 * Math.min(x.group, x.batch);
-        const rows = (title, unit, entries, show) => {
+        v.memory_weights = 16 * x.student + 2 * x.teacher;
+        const rows = (title, unit, entries, show, log) => {
           const svg = make("svg", { viewBox: `0 0 320 ${26 + 40 * entries.length}`, role: "img", "aria-label": title });
-          const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c)), most = Math.max(...entries.map(e => e[1]));
+          const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c)), values = entries.map(e => e[1]), most = Math.max(...values), least = Math.min(...values) / 10;
+          const part = value => (log ? Math.log(value / least) / Math.log(most / least) : value / most);
           add("text", { x: 2, y: 12, "font-weight": "bold" }, `${title}, ${unit}`);
           entries.forEach(([name, value, c], i) => {
             add("text", { x: 2, y: 34 + 40 * i }, `${name}: ${show(value)}`);
-            add("rect", { class: c, x: 2, y: 40 + 40 * i, width: Math.max(300 * value / most, 1), height: 12 });
+            add("rect", { class: c, x: 2, y: 40 + 40 * i, width: Math.max(300 * part(value), 1), height: 12 });
           });
           return svg;
         };
         const kept = [["k largest", v.disk_largest, "t"], ["features", v.disk_features, "t"], ["all logits", v.disk_logits, "t"]];
-        const invalid = [x.utilisation > 1 && "The share of the peak is at most 1.", x.k > x.vocabulary && "k is at most the vocabulary.",
-          [x.vocabulary, x.width, x.k, x.batch, x.group].some(n => n % 1) && "Vocabulary, width, k and tokens of a step or group are whole numbers."].filter(Boolean);
         return {
           plots: [rows("Compute", "hours of one GPU", [["teacher, asked on each pass", v.hours_live, "t"], ["teacher, asked once", v.hours_once, "t"], ["student, trained", v.hours_trained, "s"]], short),
-            rows("The teacher's answers", "on disk", kept, size)],
-          say: [["GPU hours, teacher asked on each pass", "hours", v.hours_live + v.hours_trained, short(v.hours_live + v.hours_trained)], ["cost", "money", v.money_live, short(v.money_live)],
-            ["cost, teacher asked once", "money-once", v.money_once, short(v.money_once)], ["disk, k largest", "disk", v.disk_largest, size(v.disk_largest)]],
-          note: invalid.join(" "), values: v,
+            rows("The teacher's answers", "on disk, bars logarithmic", kept, size, true)],
+          say: [["Cost, teacher asked on each pass", "money", v.money_live, short(v.money_live)], ["asked once", "money-once", v.money_once, short(v.money_once)],
+            [`days on ${written(x.gpus)} GPUs, asked on each pass`, "days", v.days_live, short(v.days_live)], ["asked once", "days-once", v.days_once, short(v.days_once)],
+            ["weights in memory, student and teacher", "weights", v.memory_weights, size(v.memory_weights)], ["disk, k largest", "disk", v.disk_largest, size(v.disk_largest)]],
+          note: "", values: v,
           heads: ["quantity", "value"], rows: [
-            ["teacher asked on each pass, operations", short(v.teacher_live)], ["teacher asked once, operations", short(v.teacher_once)], ["student trained, operations", short(v.trained)],
-            ["teacher over student", `${v.surcharge.toPrecision(3)}×`], ["GPU hours, teacher live", short(v.hours_live)], ["GPU hours, teacher once", short(v.hours_once)], ["GPU hours, student", short(v.hours_trained)],
-            ["money, teacher live", short(v.money_live)], ["money, teacher once", short(v.money_once)], ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)],
-            ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
+            ["operations, teacher asked on each pass", short(v.teacher_live)], ["operations, teacher asked once", short(v.teacher_once)], ["operations, student trained", short(v.trained)],
+            ["teacher asked on each pass, over student", `${v.surcharge.toPrecision(3)}×`],
+            ["GPU hours, teacher asked on each pass", short(v.hours_live)], ["GPU hours, teacher asked once", short(v.hours_once)], ["GPU hours, student trained", short(v.hours_trained)],
+            ["cost, teacher asked on each pass", short(v.money_live)], ["cost, teacher asked once", short(v.money_once)],
+            ["days, teacher asked on each pass", short(v.days_live)], ["days, teacher asked once", short(v.days_once)],
+            ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)],
+            ["weights in memory, student in training and teacher", size(v.memory_weights)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
         };
       },
     },
@@ -361,7 +374,7 @@
 
   const mount = (figure, index) => {
     const { kind, data } = JSON.parse(figure.querySelector("script").textContent), { controls, key, draw } = kinds[kind], { how } = kinds[kind];
-    const state = {}, shown = [], panel = make("div", { class: "moving-controls" });
+    const state = {}, shown = [], takes = [], panel = make("div", { class: "moving-controls" });
     const plots = make("div", { class: "moving-plots" }), say = make("p", { role: "status" }), note = make("p", { class: "moving-note" }), goal = make("p", { class: "moving-goal" }), numbers = make("details", {}, make("summary", {}, "The numbers"));
     let drag, pulling = false;
     const pull = e => {
@@ -404,14 +417,23 @@
         input.addEventListener("change", () => { state[c.key] = input.checked; redraw(); });
         panel.append(make("label", { class: "moving-check" }, input, ` ${c.label}`));
       } else if (c.number) {
-        const input = make("input", { type: "text", autocomplete: "off", spellcheck: "false", value: written(c.value), "data-key": c.key });
+        const wrong = make("span", { class: "moving-wrong", id: `moving-${index}-${c.key}`, "aria-live": "polite" });
+        const input = make("input", { type: "text", autocomplete: "off", spellcheck: "false", value: written(c.value), "data-key": c.key, "aria-describedby": wrong.id });
         state[c.key] = c.value;
-        input.addEventListener("input", () => {
+        const take = () => { // a number that is refused is not computed with
           const value = amount(input.value), good = value > 0 && value < 1e30;
-          input.setAttribute("aria-invalid", `${!good}`);
-          if (good) { state[c.key] = value; redraw(); } else note.textContent = `${c.name}: a number above 0, such as 70B, 128k or 0.4. What is shown is for the last one.`;
+          const said = good ? c.refuse(value, state) : /\d,\d/.test(input.value) ? "A comma stands before three digits, as in 128,000; write 0.4 with a point." : "This is to be a number above 0, such as 70B, 128k or 0.4.";
+          input.setAttribute("aria-invalid", `${Boolean(said)}`);
+          if (!said) state[c.key] = value;
+          wrong.textContent = said && `${said} The results still use ${written(state[c.key])}.`;
+        };
+        takes.push([input, take]);
+        input.addEventListener("input", () => {
+          take();
+          for (const [other, again] of takes) if (other !== input && other.getAttribute("aria-invalid") === "true") again(); // it may go with this one
+          redraw();
         });
-        panel.append(make("label", { class: "moving-number" }, c.name, input));
+        panel.append(make("div", { class: "moving-field" }, make("label", { class: "moving-number" }, c.name, input), wrong));
       } else if (c.set) {
         const button = make("button", { type: "button" }, c.label);
         button.addEventListener("click", () => { Object.assign(state, c.set); redraw(); });
