@@ -20,7 +20,7 @@ from companion.losses import kd_loss
 from companion.metrics import accuracy, agreement
 from companion.models import MLP
 from companion.training import fit, fit_many, hard_loss, jitter, predict, teacher_logits
-from experiments.common import FOLDER, REPORTED, TUNING, choose_then_report, run_all
+from experiments.common import FOLDER, REPORTED, TUNING, choose_then_report, group, run_all
 
 torch.set_num_threads(1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
@@ -34,11 +34,6 @@ OF_TEACHERS, OF_STUDENTS = TRAIN[:8000], TRAIN[8000:]
 
 def soft(logits_s, logits_t, y):
     return kd_loss(logits_s, logits_t, T=4)
-
-
-def group(seed: int) -> tuple[int, ...]:
-    """The seeds that are trained together: those that choose, or those that are reported."""
-    return TUNING if seed in TUNING else tuple(REPORTED)
 
 
 def examined(seed: int) -> tuple[str, Split]:

@@ -22,7 +22,7 @@ from companion.metrics import accuracy, agreement
 from companion.models import MLP
 from companion.speculative import acceptance
 from companion.training import fit_many, hard_loss, predict, teacher_logits
-from experiments.common import REPORTED, TUNING, choose_then_report, run_all
+from experiments.common import REPORTED, TUNING, choose_then_report, group, run_all
 
 torch.set_num_threads(1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
@@ -40,11 +40,6 @@ WAYS = ("1000 new images", "1000 labels", "9000 labels", "1000 new images and th
 
 def soft(logits_s, logits_t, y):
     return kd_loss(logits_s, logits_t, T=4)
-
-
-def group(seed: int) -> tuple[int, ...]:
-    """The seeds that are trained together: those that choose, or those that are reported."""
-    return TUNING if seed in TUNING else tuple(REPORTED)
 
 
 def examined(seed: int) -> tuple[str, Split]:

@@ -17,6 +17,11 @@ FOLDER = Path(__file__).parent.parent / "chapters/results"
 TUNING, REPORTED = (100, 101, 102), range(10)
 
 
+def group(seed: int) -> tuple[int, ...]:
+    """The seeds that are trained together: those that choose, or those that are reported."""
+    return TUNING if seed in TUNING else tuple(REPORTED)
+
+
 def run_all(name: str, about: str, configs: Iterable[dict], one: Callable[..., dict]) -> np.ndarray:
     """Call one(**config) for each config that chapters/results/<name>.csv lacks; return all its lines.
 

@@ -245,16 +245,6 @@ def test_the_likeliest_come_first_and_survive_the_file(server, tmp_path):
 # --------------------------------------------------------------------------- targets
 
 
-def test_tokens_of_one_class_add_up_and_the_rest_is_the_tail():
-    places = [
-        [("Ġgood", math.log(0.5)), ("Good", math.log(0.2)), ("x", math.log(0.1))],
-        [("Ġbad", math.log(0.9))],
-    ]
-    index, p = top_k_targets(places, {"Ġgood": 1, "Good": 1, "Ġbad": 0})
-    assert index.tolist() == [[1], [0]]
-    torch.testing.assert_close(p, torch.tensor([[0.7], [0.9]]))
-
-
 def test_with_every_token_it_is_the_forward_kl():
     generator = torch.Generator().manual_seed(0)
     z, v = torch.randn(2, 5, 7, generator=generator)
