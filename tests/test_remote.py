@@ -4,7 +4,6 @@ The server here is real HTTP on loopback and fails on command. The real one, wit
 """
 
 import json
-import math
 import threading
 import time
 from collections import Counter

@@ -9,6 +9,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
+from companion.checks import _exercises
 from companion.checks._exercises import EXERCISES
 
 
@@ -16,6 +17,9 @@ class ExerciseList(SphinxDirective):
     required_arguments = 1
 
     def run(self):
+        self.env.note_dependency(
+            _exercises.__file__
+        )  # a page that is built already is made anew when a row is new
         level = int(self.arguments[0])
         lines = ["| exercise | function | to do | topic | chapter |", "|---|---|---|---|---|"]
         for e in (e for e in EXERCISES if e.level == level):
