@@ -93,7 +93,7 @@ def _table(ax, panel, i):
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(9)
     for cell in drawn.get_celld().values():
-        cell.set_edgecolor(INK)
+        cell.set(edgecolor=INK, facecolor="none")
 
 
 DRAW = {"bars": _bars, "curves": _curves, "points": _points, "images": _images, "table": _table}
