@@ -118,7 +118,7 @@ def test_the_example_in_the_docstring_runs(shown, monkeypatch):
     blocks = re.split(r"\n\n(?! )|\n\n(?=    \S)", show_frames.__doc__)
     code = next(block for block in blocks if "Ts = [" in block)
     code = textwrap.dedent(code[code.index("        Ts") :])
-    v = torch.tensor([4.0, 3, 2, 1, 1, 0, 0, 0, 0, 0])
+    v = torch.tensor([6.0, 4, 3, 1, 1, 0, 0, 0, 0, 0])
     names = ("Bars", "Curves", "show_frames", "torch")
     exec(
         code,
