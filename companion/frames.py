@@ -47,18 +47,20 @@ def show_frames(
     The panels, whose docstrings say more (companion/_frame_panels.py):
 
         Bars(title, classes, {name: (F, C)}, maximum=1, label="probability", target=None)
-        Curves(title, x, y, {name: (xs, ys)}, logx=False, logy=False, dots={})  # ys (n,) stays, (F, n) moves
-        Points(title, x, y, labels, {name: (F, n, 2)}, ghosts=None)  # ghosts (n, 2): where they were
+        Curves(title, x, y, {name: (xs, ys)}, logx=False, logy=False, dots={})
+        Points(title, x, y, labels, {name: (F, n, 2)}, ghosts=None)
         Images(title, images, alt="A shirt, {value}")  # (F, H, W)
         Table(title, heads, rows)  # (F, R, C) strings
 
+    A curve with ys (n,) stays, with a dot where n = F; one with ys (F, n) moves. Ghosts (n, 2) are where points were.
     The first three take colours={name: role} for names without "teacher", "student", "baseline" or "article" in them.
 
     Args:
         slider: (label, F values, index where it starts; 0 if left out). Values are numbers or short strings.
         panels: one to three of Bars, Curves, Points, Images, Table.
         say: read-outs under the controls, (name, (F,) numbers, unit) or (…, unit, decimals). Units: "%", "nats", "".
-        choice: (label, K options), radio buttons; the first stands first.
+        choice: (label, K options), radio buttons; the first stands first. Then all that is said of F frames, in panels, read-outs,
+            goal and notes, has a first axis of K: (F, C) becomes (K, F, C).
         how: what to do, a sentence or two.
         goal: (what to find, (F,) of True where it is reached). Some frame reaches it; the one it starts with does not.
         notes: F sentences on what is seen in each frame, or "".
