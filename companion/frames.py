@@ -59,8 +59,8 @@ def show_frames(
         slider: (label, F values, index where it starts; 0 if left out). Values are numbers or short strings.
         panels: one to three of Bars, Curves, Points, Images, Table.
         say: read-outs under the controls, (name, (F,) numbers, unit) or (…, unit, decimals). Units: "%", "nats", "".
-        choice: (label, K options), radio buttons; the first stands first. Then all that is said of F frames, in panels, read-outs,
-            goal and notes, has a first axis of K: (F, C) becomes (K, F, C).
+        choice: (label, K options), radio buttons; the first stands first. Then all that holds F frames, in panels,
+            read-outs, goal and notes, has a first axis of K: (F, C) becomes (K, F, C).
         how: what to do, a sentence or two.
         goal: (what to find, (F,) of True where it is reached). Some frame reaches it; the one it starts with does not.
         notes: F sentences on what is seen in each frame, or "".
