@@ -282,41 +282,6 @@
       },
     },
 
-    "article-formula": {
-      how: "Turn τ. On which side do the gradient's bars move?",
-      controls: d => [temperatureSlider(1, "τ", 8, 1)],
-      key: () => [["a", "τ under the sum only"], ["t", "τ under every logit"]],
-      draw(d, { T }) {
-        const p = softmax(d.teacher);
-        const sides = [
-          { name: "article", q: z => z.map(x => Math.exp(x) / (sum(z.map(Math.exp)) / T)), p, c: "a" },
-          { name: "right", q: z => softmax(z, T), p: softmax(d.teacher, T), c: "t" },
-        ];
-        for (const s of sides) { // the gradient by differences: of the loss as it is written, whatever it is
-          const loss = z => -sum(s.q(z).map((q, c) => s.p[c] * Math.log(q)));
-          s.shown = s.q(d.student);
-          s.sum = sum(s.shown);
-          s.gradient = d.student.map((_, c) => {
-            const at = h => loss(d.student.map((x, j) => x + (j === c ? h : 0)));
-            return (at(1e-4) - at(-1e-4)) / 2e-4;
-          });
-        }
-        const pair = (label, y, part) => {
-          const g = plot(label, { min: .5, max: 3.5, ticks: [1, 2, 3], label: "class" }, y), zero = g.Y(0);
-          g.add("line", { class: "axis", x1: 46, x2: 312, y1: zero, y2: zero });
-          sides.forEach((s, k) => part(s).forEach((v, i) => g.add("rect", { class: s.c, x: g.X(i + 1) + (k ? 2 : -26), width: 24, y: Math.min(g.Y(v), zero), height: Math.abs(g.Y(v) - zero) })));
-          return g.svg;
-        };
-        return {
-          plots: [pair("The student's “probabilities” by both formulas", { min: 0, max: 8, ticks: [0, 2, 4, 6, 8], label: "q" }, s => s.shown),
-            pair("The gradient in the student's logits by both formulas", { min: -.8, max: .8, ticks: [-.8, -.4, 0, .4, .8], label: "gradient" }, s => s.gradient)],
-          say: [["sum, article", "article-sum", sides[0].sum], ["right", "right-sum", sides[1].sum], ["size of the gradient, article", "article-size", norm(sides[0].gradient)], ["right", "right-size", norm(sides[1].gradient)]],
-          note: T === 1 ? "At τ = 1 the two formulas are one." : "The numbers on one side add up to τ, and their gradient stands still. On the other they add up to 1, and the gradient shrinks.",
-          heads: ["formula", "q₁", "q₂", "q₃", "∂/∂z₁", "∂/∂z₂", "∂/∂z₃"], rows: sides.map(s => [s.name, ...s.shown.map(x => fix(x)), ...s.gradient.map(x => fix(x))]),
-        };
-      },
-    },
-
     // What a distillation costs: the formulas of companion/costs.py, for numbers that the reader types.
     costs: {
       how: "Type your own numbers: 70B, 1T, 128k, 128,000, 0.4 and 3e12 are understood. What is marked as an example is no recommendation and no price list.",
