@@ -71,7 +71,7 @@ test-unit: $(READY) teachers
 
 test-pages: book  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
-	$(BIN)/python -m pytest tests/pages -n 2
+	$(BIN)/python -m pytest tests/pages -n 2 --dist loadgroup --durations=12
 
 test-notebooks: $(READY) teachers  ## nbval over every notebook
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --durations=8 \
