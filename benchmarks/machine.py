@@ -10,24 +10,34 @@ from statistics import median
 import torch
 
 
-def machine() -> str:
+def synchronized() -> float:
+    """Seconds by the clock, when the GPU has done what it was asked."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def machine(gpu: bool = False) -> str:
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    if gpu:
+        return f"{time.strftime('%Y-%m-%d')}, {torch.cuda.get_device_name()}; {versions}"
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     found = [line.split(":")[1].strip() for line in lines if "model name" in line]
     name = found[0] if found else platform.processor()
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{time.strftime('%Y-%m-%d')}, {name}, {len(found) or '?'} cores, 1 thread; {versions}"
 
 
-def in_turn(calls: dict[str, Callable[[], object]], repeats: int, warm: int = 1) -> dict[str, float]:
-    """Median seconds of CPU time of each, in an order drawn anew each round."""
+def in_turn(
+    calls: dict[str, Callable[[], object]], repeats: int, warm: int = 1, clock=time.thread_time
+) -> dict[str, float]:
+    """Median seconds of each by this clock, CPU time if none is named, in an order drawn anew each round."""
     times = {name: [] for name in calls}
     for i in range(repeats + warm):
         for name in random.sample(list(calls), len(calls)):
-            start = time.thread_time()
+            start = clock()
             calls[name]()
             if i >= warm:
-                times[name].append(time.thread_time() - start)
+                times[name].append(clock() - start)
     return {name: median(t) for name, t in times.items()}
 
 

@@ -15,6 +15,7 @@ _MODULES = (
     "data",
     "deploy",
     "features",
+    "frames",
     "fused",
     "generation",
     "interactive",

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 import matplotlib.pyplot as plt
 
 from ._input import positive
+from ._moving import show
 from ._panels import INK, STUDENT, TEACHER, WIDTH
-from .interactive import _show
 
 
 def flops(parameters: float, tokens: float, training: bool = False) -> float:
@@ -152,7 +152,7 @@ def show_costs(plan: Plan | None = None) -> None:
     disk.set_xscale("log")
     inputs = [{"key": f.name, "name": NAMES[f.name], "value": value}
               for f, value in zip(fields(plan), asdict(plan).values(), strict=True)]  # fmt: skip
-    _show("costs", {"inputs": inputs})
+    show("costs", {"inputs": inputs})
 
 
 def _bars(ax, values: Mapping[str, float], label: str, students: int) -> None:

@@ -5,8 +5,6 @@ passes the JSON over; on a page a small script (theme/static/moving.js) computes
 reader turns T, μ, σ or τ. Numbers are rounded to what can be seen, so that they weigh little.
 """
 
-import io
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -14,31 +12,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._moving import MIME, png, rounded, show
 from ._panels import ARTICLE, BASELINE, INK, STUDENT, TEACHER, WIDTH
 from .data import FASHION_CLASSES
+from .frames import Bars, Curves, Images, Points, Table, show_frames
 from .losses import soften
 from .tokens import generalized_jsd_loss
 
-MIME = "application/vnd.companion.figure+json"
-
-
-def _rounded(values, digits: int = 3):
-    """Nested lists of rounded numbers."""
-    values = torch.as_tensor(values, dtype=torch.double)
-    if not values.isfinite().all():
-        raise ValueError("A figure's numbers must be finite; these hold NaN or infinity.")
-    return np.round(values.detach().cpu().numpy(), digits).tolist()
-
-
-def _show(kind: str, data: Mapping) -> None:
-    """Show the current figure as SVG, and `data` with it."""
-    from IPython.display import display
-
-    buffer = io.StringIO()
-    plt.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close()
-    bundle = {"image/svg+xml": buffer.getvalue(), MIME: {"kind": kind, "data": dict(data)}}
-    display({**bundle, "text/plain": f"<figure {kind}>"}, raw=True)
+__all__ = [
+    "MIME",
+    "Bars",
+    "Curves",
+    "Images",
+    "Points",
+    "Table",
+    "gradient_sizes",
+    "least_over_widths",
+    "show_article_formula",
+    "show_cover_or_seek",
+    "show_dark_knowledge",
+    "show_frames",
+    "show_temperature",
+    "show_three_classes",
+    "show_two_humps",
+]
 
 
 def _same_shape(**rows: Tensor) -> None:
@@ -84,15 +81,15 @@ def show_temperature(
     Raises:
         ValueError: shapes differ, or a logit is not finite.
     """
-    data = {"teacher": _rounded(logits_t), "student": _rounded(logits_s), "label": int(y), "T": T}
+    data = {"teacher": rounded(logits_t), "student": rounded(logits_s), "label": int(y), "T": T}
     temperatures = torch.logspace(-1, 5, 49, base=2).tolist()
     sizes = torch.tensor([gradient_sizes(logits_s, logits_t, t) for t in temperatures])
     if trained is not None:
         _same_shape(teacher=logits_t, trained=trained)
-        data["trained"] = _rounded(trained)
+        data["trained"] = rounded(trained)
     _, (top, low) = plt.subplots(2, 1, figsize=(WIDTH, 5.6), height_ratios=(1.1, 1))
     if image is not None:
-        data["image"] = _png(image, image.min(), image.max())
+        data["image"] = png(image, image.min(), image.max())
         shown = top.inset_axes((0.62, 0.02, 0.36, 0.42))
         shown.imshow(image[0].detach().cpu().numpy(), interpolation="nearest")
         shown.set_axis_off()
@@ -113,17 +110,7 @@ def show_temperature(
     low.set_xticks((0.5, 1, 2, 4, 8, 16, 32), ("½", "1", "2", "4", "8", "16", "32"))
     low.minorticks_off()
     low.legend(loc="lower left")
-    _show("temperature", {**data, "classes": list(classes)})
-
-
-def _png(image: Tensor, low: float, high: float) -> str:
-    """A grey image (1, H, W), black at `low` and white at `high`, as the address of its own bytes."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    pixels = ((image[0] - low) / (high - low) * 255).round().byte().cpu().numpy()
-    Image.fromarray(pixels).save(buffer, "png", optimize=True)
-    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+    show("temperature", {**data, "classes": list(classes)})
 
 
 def show_dark_knowledge(
@@ -154,13 +141,13 @@ def show_dark_knowledge(
         low.set(xlim=(0, 1), xticks=(0, 1))
         low.set_yticks(range(len(classes)), classes if i == 0 else [""] * len(classes), fontsize=9)
         low.invert_yaxis()
-    data = {name: _rounded(x, 2) for name, x in logits.items()}
+    data = {name: rounded(x, 2) for name, x in logits.items()}
     data |= {
-        "images": [_png(x, images.min(), images.max()) for x in images],
+        "images": [png(x, images.min(), images.max()) for x in images],
         "labels": [int(c) for c in y],
         "T": T,
     }
-    _show("dark-knowledge", {**data, "classes": list(classes)})
+    show("dark-knowledge", {**data, "classes": list(classes)})
 
 
 def show_three_classes(
@@ -183,8 +170,8 @@ def show_three_classes(
         raise ValueError(f"takes three logits of each side; got {tuple(logits_t.shape)}.")
     student = (logits_s - logits_s[-1]).detach()
     data = {
-        "teacher": _rounded(logits_t, 4),
-        "student": _rounded(student, 2),
+        "teacher": rounded(logits_t, 4),
+        "student": rounded(student, 2),
         "T": T,
         "classes": list(classes),
     }
@@ -199,7 +186,7 @@ def show_three_classes(
     low.barh(0, entropy, color=TEACHER)
     low.barh(0, cross - entropy, left=entropy, color=STUDENT)
     low.set(xlim=(0, max(1.5, cross)), yticks=[], xlabel="cross-entropy = entropy of p + KL (nats)")
-    _show("three-classes", data)
+    show("three-classes", data)
 
 
 def _both_ways(teacher, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,9 +209,9 @@ def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> N
         ValueError: a number is not finite.
     """
     humps, weights = teacher.component_distribution, teacher.mixture_distribution.probs
-    data = {"weights": _rounded(weights, 6), "means": _rounded(humps.loc, 6)}
-    data["deviations"] = _rounded(humps.scale, 6)
-    rows = [(name, *_rounded(fit, 4)) for name, fit in fits.items()]
+    data = {"weights": rounded(weights, 6), "means": rounded(humps.loc, 6)}
+    data["deviations"] = rounded(humps.scale, 6)
+    rows = [(name, *rounded(fit, 4)) for name, fit in fits.items()]
     data["minima"] = [dict(zip(("name", "mu", "sigma", "value"), row, strict=True)) for row in rows]
     x = torch.linspace(-8, 8, 401, dtype=torch.double)
     _, axes = plt.subplot_mosaic([["p", "p"], ["forward", "reverse"]], figsize=(WIDTH, 5.0))
@@ -245,7 +232,7 @@ def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> N
         ax.plot([row[1] for row in here], [row[2] for row in here], "o", color=STUDENT)
         ax.set_title(f"{name} KL", fontsize=10)
         ax.set(xlabel="μ of q", ylabel="σ of q" if name == "forward" else "")
-    _show("two-humps", data)
+    show("two-humps", data)
 
 
 def least_over_widths(teacher, beta: float, mu: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,8 +268,8 @@ def show_cover_or_seek(teacher, beta: float = 0.3, betas: Sequence[float] = (0.1
         ValueError: a number is not finite.
     """
     humps, weights = teacher.component_distribution, teacher.mixture_distribution.probs
-    data = {"weights": _rounded(weights, 6), "means": _rounded(humps.loc, 6)}
-    data |= {"deviations": _rounded(humps.scale, 6), "beta": beta}
+    data = {"weights": rounded(weights, 6), "means": rounded(humps.loc, 6)}
+    data |= {"deviations": rounded(humps.scale, 6), "beta": beta}
     x, mu = torch.linspace(-8, 8, 401, dtype=torch.double), torch.linspace(-5, 5, 41, dtype=torch.double)
     _, (top, low) = plt.subplots(2, 1, figsize=(WIDTH, 5.0))
     top.plot(x, teacher.log_prob(x).exp(), color=TEACHER, label="teacher p")
@@ -297,7 +284,7 @@ def show_cover_or_seek(teacher, beta: float = 0.3, betas: Sequence[float] = (0.1
     low.set(xlabel="μ of q, with its best σ", ylabel="divergence ÷ its least", ylim=(0.8, 4))
     top.legend(loc="upper right", fontsize=9)
     low.legend(loc="upper center", fontsize=9)
-    _show("cover-or-seek", data)
+    show("cover-or-seek", data)
 
 
 def show_article_formula(logits_s: Tensor, logits_t: Tensor) -> None:
@@ -310,7 +297,7 @@ def show_article_formula(logits_s: Tensor, logits_t: Tensor) -> None:
         ValueError: shapes differ, or a logit is not finite.
     """
     _same_shape(student=logits_s, teacher=logits_t)
-    data = {"student": _rounded(logits_s, 10), "teacher": _rounded(logits_t, 10)}
+    data = {"student": rounded(logits_s, 10), "teacher": rounded(logits_t, 10)}
     taus = torch.logspace(0, 3, 33, base=2).tolist()
     right = torch.stack([(soften(logits_s, t) - soften(logits_t, t)) / t for t in taus])
     z = logits_s.clone().requires_grad_()
@@ -326,4 +313,4 @@ def show_article_formula(logits_s: Tensor, logits_t: Tensor) -> None:
     axes[1].plot(taus, right, color=TEACHER)
     axes[1].axhline(0, color=INK, lw=1, ls=":")
     axes[1].set(xlabel="τ", ylabel="gradient in each logit")
-    _show("article-formula", data)
+    show("article-formula", data)

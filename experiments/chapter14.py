@@ -4,8 +4,8 @@
 
 Two texts: one that the teacher knows (the King James Bible), one that it does not (a pronouncing dictionary, line by
 line). For the second there is another teacher too, corrected on it first. The blocks below the cut stay as they are, so
-what they give is computed once. The rate is chosen on validation with seed 100; seeds 0 to 2, each with windows of its
-own, are reported on test. All in bfloat16 but the weights, the losses and the test.
+what they give is computed once. The rate is chosen on validation with seeds 100 to 102; seeds 0 to 2, each with windows
+of its own, are reported on test. All in bfloat16 but the weights, the losses and the test.
 """
 
 import copy
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from companion.fused import fused_linear_kd_loss
 from companion.generation import generate
 from companion.teachers import SmolLM2, king_james, smollm2, words
-from experiments.common import FOLDER, run_all
+from experiments.common import FOLDER, TUNING, run_all
 
 FIRST, CUT = 9, 21  # blocks 9 … 20 go
 LENGTH, PER_STEP, STEPS, LONGER = 128, 2, 48, 144
 BEGINNING = "And it came to pass in those days, that"
-TUNING, REPORTED, CORRECTION = (100,), range(3), 999
+REPORTED, CORRECTION = range(3), 999
 RATES = (3e-4, 1e-3, 3e-3)  # where an edge wins, one step further is tried
 CONDITIONS = (
     ("scripture", "as it is", "teacher"), ("scripture", "as it is", "text"), ("dictionary", "as it is", "teacher"),
@@ -200,7 +200,7 @@ def healing() -> dict:
         def best_of(rates, *way):
             tried = rows([(*way, lr, seed) for lr in rates for seed in TUNING])
             here = [r for r in tried if tuple(r)[:3] == way and r["seed"] in TUNING]
-            return min(here, key=lambda r: r["bits"])["lr"]
+            return min(rates, key=lambda lr: sum(r["bits"] for r in here if r["lr"] == lr))
 
         pure = [chosen.get(way) for way in ((name, teacher, "teacher"), (name, "as it is", "text"))]
         if target == "both" and pure[0] == pure[1]:  # the teacher alone and the text alone agree on it

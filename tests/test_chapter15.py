@@ -141,16 +141,18 @@ def runs():
 def test_each_way_had_four_rates_and_five_reported_runs_with_the_best(runs):
     with (ROOT / "chapters/results/15_words.csv").open() as file:
         lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    steps = {"1000": runs.WAYS, "4000": runs.LONGER, "200": runs.AGAIN}
-    for way in runs.WAYS:
-        tried = {float(r["lr"]): float(r["right"]) for r in lines if (r["way"], r["seed"]) == (way, "100")}
-        assert set(tried) == set(runs.RATES)
+    steps = {"1000": (*runs.WAYS, runs.CONTROL), "4000": runs.LONGER, "200": runs.AGAIN}
+    for way in (*runs.WAYS, runs.CONTROL):
+        tuning = [r for r in lines if r["way"] == way and int(r["seed"]) in runs.TUNING]
+        assert sorted((float(r["lr"]), int(r["seed"])) for r in tuning) == sorted(
+            product(runs.RATES, runs.TUNING)
+        )
+        tried = {lr: sum(float(r["right"]) for r in tuning if float(r["lr"]) == lr) for lr in runs.RATES}
         best = max(tried, key=tried.get)
         assert best not in (min(runs.RATES), max(runs.RATES)), f"{way}: the best rate is an edge of the grid"
         for n, ways in steps.items():
-            mine = [r for r in lines if (r["way"], r["steps"]) == (way, n) and r["seed"] != "100"]
-            seeds = runs.REPORTED[:3] if n == "4000" else runs.REPORTED
-            assert [r["seed"] for r in mine] == ([str(s) for s in seeds] if way in ways else [])
+            mine = [r for r in lines if (r["way"], r["steps"]) == (way, n) and r not in tuning]
+            assert [r["seed"] for r in mine] == ([str(s) for s in runs.REPORTED] if way in ways else [])
             assert {float(r["lr"]) for r in mine} <= {best}
 
 

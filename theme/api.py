@@ -48,6 +48,8 @@ def docstring(text: str) -> list[str]:
             lines.append("  " + markdown(line.strip()))
         elif inside and line.startswith("        "):
             lines.append("  " + markdown(line.strip()))  # an entry goes on
+        elif not inside and line.startswith("    ") and lines[-1][:4] in ("", "    "):
+            lines.append(line)  # code, after an empty line
         elif inside and line.startswith("    "):
             begun = True
             lines.append("- " + markdown(line.strip()))

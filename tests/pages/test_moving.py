@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from companion.costs import NAMES, Plan, bill
 from companion.interactive import gradient_sizes, least_over_widths
 from companion.losses import soften
 from companion.tokens import forward_kl_loss, reverse_kl_loss
+from tests.pages.conftest import PAGES, PATHS
 
 CHAPTERS = {
     "dark-knowledge": "02_concepts",
@@ -388,3 +391,156 @@ def test_a_figure_is_small_and_its_controls_are_named(page, pages, kind):
 def test_other_pages_do_not_load_the_script(page, pages):
     page.goto((pages / "index.html").as_uri())
     assert page.locator("script[src*=moving], link[href*=moving]").count() == 0
+
+
+def frames_of(path):
+    """The figures of frames on a page, in the order of its moving figures: place → data, with "kind" elsewhere."""
+    found = re.findall(
+        r'<figure class="moving".*?<script type="application/json">(.*?)</script>', path.read_text(), re.S
+    )
+    figures = [json.loads(text) for text in found]
+    return {i: figure["data"] for i, figure in enumerate(figures) if figure["kind"] == "frames"}
+
+
+FRAMES = [
+    pytest.param(path, i, id=f"{Path(path).stem}-{i}") for path in PATHS for i in frames_of(PAGES / path)
+]
+
+
+def test_there_are_figures_of_frames():
+    assert FRAMES
+
+
+class Frames:
+    """One figure of frames, and what it must show at its frame i, of option k."""
+
+    def __init__(self, page, path, place):
+        page.goto((PAGES / path).as_uri())
+        self.page, self.box = page, page.locator("figure.moving").nth(place)
+        self.data = frames_of(PAGES / path)[place]
+
+    def go(self, i):
+        """To frame i, by keyboard, from the nearer end."""
+        last, slider = len(self.data["slider"]["values"]) - 1, self.box.locator("input[data-key=frame]")
+        slider.focus()
+        keys = ["Home"] + ["ArrowRight"] * i if 2 * i <= last else ["End"] + ["ArrowLeft"] * (last - i)
+        for key in keys:
+            self.page.keyboard.press(key)
+        value = self.data["slider"]["values"][i]
+        assert slider.get_attribute("aria-valuetext") == f"{self.data['slider']['label']}: {value}"
+
+    def choose(self, k):
+        """Option k, by keyboard."""
+        self.box.locator("fieldset input:checked").focus()
+        for _ in range(len(self.data["choice"]["options"])):
+            if self.box.locator("fieldset input").nth(k).is_checked():
+                return
+            self.page.keyboard.press("ArrowRight")
+        assert self.box.locator("fieldset input").nth(k).is_checked()
+
+    def compare(self, k, i):
+        """Every number of that frame with the page's: read-outs, note, goal, and what the panels draw."""
+        for j, said in enumerate(self.data["say"]):
+            text = self.box.locator(f"[role=status] [data-name=say-{j}]").text_content()
+            shown = f"{said['values'][k][i]:.{said['digits']}f}"
+            assert text.replace("−", "-") == f"{shown} {said['unit']}".strip()
+        if self.data["notes"]:
+            assert self.box.locator(".moving-note").text_content() == self.data["notes"][k][i]
+        if self.data["goal"]:
+            mark = "✓" if self.data["goal"]["reached"][k][i] else "○"
+            assert (
+                self.box.locator(".moving-goal").text_content() == f"{mark} Goal: {self.data['goal']['text']}"
+            )
+        drawn = self.box.locator(".moving-panel").all()
+        for panel, box in zip(self.data["panels"], drawn, strict=True):
+            assert box.locator("p").first.text_content() == panel["title"]
+            getattr(self, panel["form"])(panel, box, k, i)
+
+    def bars(self, panel, box, k, i):
+        rects = box.evaluate(
+            "e => [...e.querySelectorAll('rect')].map(r => [r.className.baseVal, +r.getAttribute('width')])"
+        )
+        row = [(s["c"], s["values"][k][i][c]) for c in range(len(panel["classes"])) for s in panel["series"]]
+        wide = box.evaluate("e => { const b = e.querySelector('.axis').getBBox(); return b.width; }")
+        assert rects == [[c, pytest.approx(max(wide * v / panel["maximum"], 0.5), abs=1e-3)] for c, v in row]
+
+    @staticmethod
+    def spots(panel, places):
+        """Where places (x, y) of a panel stand in its drawing of 320 units' width."""
+
+        def part(axis, v):
+            f = math.log if axis["log"] else float
+            return (f(v) - f(axis["min"])) / (f(axis["max"]) - f(axis["min"]))
+
+        high = 250 if panel["form"] == "points" else 210
+        return [
+            [pytest.approx(46 + 266 * part(panel["x"], x), abs=0.01),
+             pytest.approx(high - 40 - (high - 58) * part(panel["y"], y), abs=0.01)]
+            for x, y in places
+        ]  # fmt: skip
+
+    def curves(self, panel, box, k, i):
+        lines = [(line, lambda of: of[min(k, len(of) - 1)]) for line in panel["lines"]]
+        dots = [chosen(line["dots"])[i] for line, chosen in lines if "dots" in line]
+        circles = "e => [...e.querySelectorAll('circle')].map(c => [c.cx.baseVal.value, c.cy.baseVal.value])"
+        assert box.evaluate(circles) == self.spots(panel, dots)
+        drawn = box.evaluate("e => [...e.querySelectorAll('path:not(.axis)')].map(p => p.getAttribute('d'))")
+        for (line, chosen), d in zip(lines, drawn, strict=True):
+            ys = chosen(line["ys"])[i] if line["moves"] else chosen(line["ys"])
+            found = [[float(v) for v in pair.split()] for pair in d[1:].split("L")]
+            for spot, want in zip(found, self.spots(panel, zip(line["xs"], ys, strict=True)), strict=True):
+                assert spot == [pytest.approx(w.expected, abs=0.06) for w in want]
+
+    def points(self, panel, box, k, i):
+        circles = "e => [...e.querySelectorAll('circle:not(.ghost)')].map(c => [c.cx.baseVal.value, c.cy.baseVal.value])"
+        places = [place for group in panel["groups"] for place in group["at"][k][i]]
+        assert box.evaluate(circles) == self.spots(panel, places)
+
+    def images(self, panel, box, k, i):
+        image = box.locator("img")
+        assert image.get_attribute("src") == panel["sources"][panel["places"][k][i]]
+        assert image.get_attribute("alt") == panel["alt"].replace("{value}", self.data["slider"]["values"][i])
+
+    def table(self, panel, box, k, i):
+        rows = [row.locator("th, td").all_text_contents() for row in box.locator("tbody tr").all()]
+        assert rows == panel["rows"][k][i]
+
+
+@pytest.mark.parametrize(("where", "place"), FRAMES)
+def test_figures_of_frames_show_their_numbers_and_their_goal_can_be_reached(page, heard, where, place):
+    page.set_viewport_size({"width": 390, "height": 844})
+    figure = Frames(page, where, place)
+    start, last = figure.data["slider"]["start"], len(figure.data["slider"]["values"]) - 1
+    figure.compare(0, start)
+    options = figure.data["choice"]["options"] if figure.data["choice"] else [""]
+    for k in range(len(options)):
+        if figure.data["choice"]:
+            figure.choose(k)
+        for i in sorted({0, last // 3, (2 * last) // 3, last}):
+            figure.go(i)
+            figure.compare(k, i)
+    if figure.data["goal"]:
+        reached = figure.data["goal"]["reached"]
+        k, i = next((k, i) for k, row in enumerate(reached) for i, there in enumerate(row) if there)
+        if figure.data["choice"]:
+            figure.choose(k)
+        figure.go(i)
+        assert figure.box.locator(".moving-goal.reached").text_content().startswith("✓")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    edge = figure.box.bounding_box()
+    for part in figure.box.locator(".moving-panel, .moving-controls > *").all():
+        box = part.bounding_box()
+        assert edge["x"] <= box["x"] and box["x"] + box["width"] <= edge["x"] + edge["width"] + 0.5
+    assert heard["console"] == []
+    assert [url for url in heard["requests"] if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize(("where", "place"), FRAMES)
+def test_figures_of_frames_have_named_controls_and_a_still_picture_on_paper(page, where, place):
+    figure = Frames(page, where, place)
+    slider = figure.box.locator("input[type=range]")
+    assert slider.evaluate("e => e.labels.length") == 1
+    assert figure.box.get_attribute("aria-label") and figure.box.locator("[role=status]").count() == 1
+    assert figure.box.locator("details tbody tr").count() > 0
+    page.emulate_media(media="print")
+    assert figure.box.locator(".moving-still").is_visible() and not slider.is_visible()

@@ -50,8 +50,9 @@
     const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c));
     const text = (s, x, y, anchor = "middle") => add("text", { x, y, "text-anchor": anchor }, s);
     add("path", { class: "axis", d: `M46 18V${h - 40}H312`, "stroke-width": 1 });
-    for (const t of x.ticks) text(`${t}`.replace("-", "−"), X(t), h - 24);
-    for (const t of y.ticks) text(`${t}`.replace("-", "−"), 41, Y(t) + 4, "end");
+    const named = (a, i) => (a.names ? a.names[i] : `${a.ticks[i]}`.replace("-", "−"));
+    x.ticks.forEach((t, i) => text(named(x, i), X(t), h - 24));
+    y.ticks.forEach((t, i) => text(named(y, i), 41, Y(t) + 4, "end"));
     text(x.label, 179, h - 6);
     text(y.label, 2, 10, "start");
     const line = (xs, ys, c) => add("path", { class: c, style: "fill:none", d: "M" + xs.map((v, i) => `${X(v).toFixed(1)} ${Y(ys[i]).toFixed(1)}`).join("L") });
@@ -59,19 +60,20 @@
     return { svg, add, text, X, Y, line, dot };
   };
 
-  // Horizontal bars of probabilities, one group a class, one bar a series {values, c}.
-  const bars = (label, classes, series, target, axis) => {
+  // Horizontal bars of probabilities, one group a class, one bar a series {values, c}; or up to another most.
+  const bars = (label, classes, series, target, axis, most = 1, names = ["0", "0.5", "1"]) => {
+    const left = Math.min(Math.max(90, 8 + 6.2 * Math.max(...classes.map(name => name.length))), 160), wide = 312 - left;
     const step = 10 + 8 * series.length, h = 30 + step * classes.length + (axis ? 14 : 0), foot = axis ? 40 : 26;
     const svg = make("svg", { viewBox: `0 0 320 ${h}`, role: "img", "aria-label": label });
     const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c));
     classes.forEach((name, i) => {
       const top = 4 + i * step;
-      add("text", { x: 84, y: top + step / 2, "text-anchor": "end", "font-weight": i === target ? "bold" : "normal" }, name);
-      series.forEach(({ values, c }, k) => add("rect", { class: c, x: 90, y: top + 8 * k, width: Math.max(222 * values[i], .5), height: 7, "stroke-width": .7 }));
+      add("text", { x: left - 6, y: top + step / 2, "text-anchor": "end", "font-weight": i === target ? "bold" : "normal" }, name);
+      series.forEach(({ values, c }, k) => add("rect", { class: c, x: left, y: top + 8 * k, width: Math.max((wide * values[i]) / most, .5), height: 7, "stroke-width": .7 }));
     });
-    add("path", { class: "axis", d: `M90 0V${h - foot}H312`, "stroke-width": 1 });
-    for (const t of [0, .5, 1]) add("text", { x: 90 + 222 * t, y: h - foot + 16, "text-anchor": "middle" }, `${t}`);
-    if (axis) add("text", { x: 201, y: h - 5, "text-anchor": "middle" }, axis);
+    add("path", { class: "axis", d: `M${left} 0V${h - foot}H312`, "stroke-width": 1 });
+    names.forEach((name, i) => add("text", { x: left + (wide * i) / 2, y: h - foot + 16, "text-anchor": "middle" }, name));
+    if (axis) add("text", { x: left + wide / 2, y: h - 5, "text-anchor": "middle" }, axis);
     return svg;
   };
 
@@ -372,8 +374,63 @@
     },
   };
 
+  /* Frames that Python has computed (companion/frames.py): each panel's form makes its plot and its table of numbers,
+     for option k of the choice (or 0) and frame i. */
+  const chosen = (of, k) => of[Math.min(k, of.length - 1)]; // what no choice changes stands once
+  const forms = {
+    bars: (p, k, i) => {
+      const series = p.series.map(s => ({ ...s, values: s.values[k][i] }));
+      return { plot: bars(p.title, p.classes, series, p.target, p.label, p.maximum, p.names), table: [[p.label, ...series.map(s => s.name)], p.classes.map((c, j) => [c, ...series.map(s => `${s.values[j]}`)])] };
+    },
+    curves: (p, k, i) => {
+      const g = plot(p.title, p.x, p.y, 210), rows = [];
+      for (const l of p.lines) {
+        const ys = l.moves ? chosen(l.ys, k)[i] : chosen(l.ys, k), dot = l.dots && chosen(l.dots, k)[i];
+        g.line(l.xs, ys, l.c);
+        if (dot) g.dot(...dot, l.c);
+        const some = l.xs.map((x, j) => [x, ys[j]]).filter((_, j) => j % Math.ceil(l.xs.length / 6) === 0); // of a curve that moves
+        rows.push(...(dot ? [dot] : l.moves ? some : []).map(([x, y]) => [l.name, `${x}`, `${y}`]));
+      }
+      return { plot: g.svg, table: rows.length ? [["curve", p.x.label, p.y.label], rows] : null };
+    },
+    points: (p, k, i) => {
+      const g = plot(p.title, p.x, p.y, 250), [first] = p.groups, middle = (p.x.min + p.x.max) / 2;
+      (p.ghosts || []).forEach((ghost, j) => {
+        const [x, y] = first.at[k][i][j];
+        g.add("line", { class: "axis", x1: g.X(ghost[0]), y1: g.Y(ghost[1]), x2: g.X(x), y2: g.Y(y) });
+        g.dot(...ghost, "ghost", 4);
+      });
+      for (const group of p.groups) group.at[k][i].forEach(place => g.dot(...place, group.c));
+      first.at[k][i].forEach(([x, y], j) => g.text(p.labels[j], g.X(x) + (x > middle ? -8 : 8), g.Y(y) + 4, x > middle ? "end" : "start"));
+      return { plot: g.svg, table: [["point", p.x.label || "across", p.y.label || "up"], p.groups.flatMap(group => group.at[k][i].map(([x, y], j) => [`${group.name} ${p.labels[j] || j + 1}`, `${x}`, `${y}`]))] };
+    },
+    images: (p, k, i, value) => ({ plot: make("img", { class: "moving-frame dark-light", src: p.sources[p.places[k][i]], alt: p.alt.replaceAll("{value}", value) }) }),
+    table: (p, k, i) => ({ plot: table(p.heads, p.rows[k][i]) }),
+  };
+  kinds.frames = {
+    controls: d => {
+      const last = d.slider.values.length - 1, { label, values, start, ticks } = d.slider;
+      return [{ key: "frame", label: `${label}:`, name: label, min: 0, max: last, step: 1, value: start, show: i => values[i], ticks },
+        ...(d.choice ? [{ key: "option", ...d.choice }] : [])];
+    },
+    key: d => {
+      const all = d.panels.flatMap(p => (p.series || p.lines || p.groups || []).map(s => [s.c, s.name]));
+      return all.filter(([c, name], i) => all.findIndex(other => other[0] === c && other[1] === name) === i);
+    },
+    draw: (d, { frame, option = 0 }) => {
+      const drawn = d.panels.map(p => forms[p.form](p, option, frame, d.slider.values[frame]));
+      return {
+        plots: drawn.map(({ plot }, i) => make("div", { class: "moving-panel" }, make("p", {}, d.panels[i].title), plot)),
+        say: d.say.map((s, i) => [s.name, `say-${i}`, 0, fix(s.values[option][frame], s.digits) + (s.unit && ` ${s.unit}`)]),
+        note: d.notes ? d.notes[option][frame] : "",
+        goal: d.goal && { text: d.goal.text, reached: d.goal.reached[option][frame] },
+        tables: drawn.map(({ table }) => table).filter(Boolean),
+      };
+    },
+  };
+
   const mount = (figure, index) => {
-    const { kind, data } = JSON.parse(figure.querySelector("script").textContent), { controls, key, draw } = kinds[kind], { how } = kinds[kind];
+    const { kind, data } = JSON.parse(figure.querySelector("script").textContent), { controls, key, draw } = kinds[kind], how = data.how || kinds[kind].how;
     const state = {}, shown = [], takes = [], panel = make("div", { class: "moving-controls" });
     const plots = make("div", { class: "moving-plots" }), say = make("p", { role: "status" }), note = make("p", { class: "moving-note" }), goal = make("p", { class: "moving-goal" }), numbers = make("details", {}, make("summary", {}, "The numbers"));
     let drag, pulling = false;
@@ -397,11 +454,11 @@
       drag = now.drag;
       if (drag) drag.svg.classList.add("moving-drag");
       if (now.values) figure.dataset.values = JSON.stringify(now.values);
-      say.replaceChildren(...now.say.flatMap(([label, name, value, text], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, text ?? fix(value))]), ".");
+      say.replaceChildren(...now.say.flatMap(([label, name, value, text], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, text ?? fix(value))]), now.say.length ? "." : "");
       note.textContent = now.note || "";
       if (now.goal) goal.replaceChildren(make("b", {}, `${now.goal.reached ? "✓" : "○"} Goal: `), now.goal.text);
       goal.classList.toggle("reached", Boolean(now.goal && now.goal.reached));
-      numbers.replaceChildren(numbers.firstChild, table(now.heads, now.rows));
+      numbers.replaceChildren(numbers.firstChild, ...(now.tables || [[now.heads, now.rows]]).map(t => table(...t)));
     };
     for (const c of controls(data)) {
       if (c.images) {
@@ -410,6 +467,13 @@
           const input = make("input", { type: "radio", name: `moving-${index}`, ...(i ? {} : { checked: "" }) });
           input.addEventListener("change", () => { state[c.key] = i; redraw(); });
           return make("label", {}, input, make("img", { src, alt: c.names[i] }));
+        })));
+      } else if (c.options) {
+        state[c.key] = 0;
+        panel.append(make("fieldset", { class: "moving-options" }, make("legend", {}, `${c.label}:`), ...c.options.map((name, i) => {
+          const input = make("input", { type: "radio", name: `moving-${index}-${c.key}`, ...(i ? {} : { checked: "" }) });
+          input.addEventListener("change", () => { state[c.key] = i; redraw(); });
+          return make("label", {}, input, make("span", {}, name));
         })));
       } else if (c.check) {
         const input = make("input", { type: "checkbox", "data-key": c.key });
@@ -444,11 +508,11 @@
         state[c.key] = read(c.value);
         shown.push(() => {
           if (Math.abs(read(+input.value) - state[c.key]) > 1e-9 && (c.write || !c.read)) input.value = (c.write || read)(state[c.key]); // set by a button
-          value.textContent = fix(state[c.key], c.digits);
+          value.textContent = c.show ? c.show(state[c.key]) : fix(state[c.key], c.digits);
           input.setAttribute("aria-valuetext", `${c.label} ${value.textContent}`);
         });
         input.addEventListener("input", () => { state[c.key] = read(+input.value); redraw(); });
-        const places = (c.ticks || []).map(t => make("span", { style: `left:${(100 * ((c.write || read)(t) - c.min)) / (c.max - c.min)}%` }, `${t}`.replace("-", "−")));
+        const places = (c.ticks || []).map(t => make("span", { style: `left:${(100 * ((c.write || read)(t) - c.min)) / (c.max - c.min)}%` }, c.show ? c.show(t) : `${t}`.replace("-", "−")));
         panel.append(make("label", {}, `${c.name}: `, value, input, ...(places.length ? [make("span", { class: "moving-ticks", "aria-hidden": "true" }, ...places)] : [])));
       }
     }

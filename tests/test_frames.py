@@ -1,0 +1,149 @@
+"""Figures of frames: what they hold, what they refuse, and those in the book."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from companion import frames, plotting
+from companion.interactive import MIME, Bars, Curves, show_frames
+
+ROOT = Path(__file__).parent.parent
+F, K = 5, 2
+P = torch.softmax(3 * torch.randn(K, F, 3, generator=torch.Generator().manual_seed(1)), -1)
+TS = [1, 2, 4, 8, 16]
+REACHED = [False, False, True, True, False]
+BARS = Bars("Answers", ["a", "b", "c"], {"teacher": P[0], "a student": P[1]}, target=1)
+CURVES = Curves("Lines", "T", "loss", {"teacher": (TS, P[0, :, 0]), "student": ([1, 5, 16], P[0])}, logx=True)
+CALL = {"slider": ("T", TS, 1), "panels": [BARS, CURVES], "say": [("first", 100 * P[0, :, 0], "%")]}
+CALL |= {"how": "Move T.", "goal": ("Find it.", REACHED), "notes": ["", "low", "", "", "high"]}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Call show_frames; get its output and the axes of its still picture."""
+    outputs = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: outputs.append(data))
+    close = plt.close
+    monkeypatch.setattr("companion._moving.plt.close", lambda: None)
+    plotting.use_style()
+
+    def show(**changed):
+        show_frames(**{**CALL, **changed})
+        return outputs.pop()
+
+    yield show
+    close("all")
+
+
+def test_the_numbers_are_those_given_rounded_and_one_option_stands_where_there_is_no_choice(shown):
+    bundle = shown()
+    data = bundle[MIME]["data"]
+    assert bundle[MIME]["kind"] == "frames" and bundle["image/svg+xml"].count("<svg") == 1
+    assert data["slider"] == {
+        "label": "T", "values": ["1", "2", "4", "8", "16"], "start": 1, "ticks": [0, 1, 2, 3, 4],
+    }  # fmt: skip
+    bars, curves = data["panels"]
+    assert [s["c"] for s in bars["series"]] == ["t", "s"] and bars["target"] == 1
+    assert np.abs(np.array([s["values"] for s in bars["series"]])[:, 0] - P.numpy()).max() <= 0.0005001
+    still, moving = curves["lines"]
+    assert np.abs(np.array(still["dots"][0]) - np.stack([TS, P[0, :, 0]], -1)).max() <= 0.0005001
+    assert not still["moves"] and moving["moves"] and "dots" not in moving
+    assert np.shape(moving["ys"]) == (1, F, 3)
+    assert data["goal"]["reached"] == [[0, 0, 1, 1, 0]] and data["notes"] == [CALL["notes"]]
+    assert data["say"][0]["digits"] == 1 and data["say"][0]["values"][0][2] == round(
+        100 * P[0, 2, 0].item(), 1
+    )
+    assert bundle == shown()
+
+
+def test_the_still_picture_is_the_frame_at_which_the_slider_starts(shown):
+    shown()
+    top, low = plt.gcf().axes
+    assert [bar.get_width() for bar in top.containers[0]] == pytest.approx(P[0, 1].tolist(), abs=6e-4)
+    dot = next(line for line in low.lines if line.get_marker() == "o")
+    assert dot.get_xydata()[0] == pytest.approx([2, P[0, 1, 0].item()], abs=6e-4)
+    assert plt.gcf().get_suptitle() == "T: 2"
+    assert (
+        min(text.get_fontsize() for text in plt.gcf().findobj(matplotlib.text.Text) if text.get_text()) >= 9
+    )
+
+
+def test_with_a_choice_each_array_of_frames_has_an_axis_more(shown):
+    bars = Bars("Answers", ["a", "b", "c"], {"teacher": P})
+    curves = Curves("L", "T", "", {"teacher": (TS, P[:, :, 0]), "student": (TS, P[0, :, 1])}, logy=True)
+    changed = {"panels": [bars, curves], "say": [("first", P[..., 0], "")], "choice": ("teacher", ["x", "y"])}
+    data = shown(**changed, goal=("", [REACHED, REACHED]), notes=None)[MIME]["data"]
+    assert np.shape(data["panels"][0]["series"][0]["values"]) == (K, F, 3)
+    assert [np.shape(line["dots"]) for line in data["panels"][1]["lines"]] == [(K, F, 2), (1, F, 2)]
+    assert data["panels"][1]["y"]["ticks"] == [] and plt.gcf().get_suptitle() == "T: 2, teacher: x"
+    with pytest.raises(ValueError, match=r"needs shape \(K = 2, F = 5, C = 3\); got \(5, 3\)"):
+        shown(**changed | {"panels": [BARS]}, goal=None, notes=None)
+
+
+def bars(values=P[0], name="teacher", **more):
+    return {"panels": [Bars("Answers", ["a", "b", "c"], {name: values}, **more)]}
+
+
+def curves(xs, ys, **more):
+    return {"panels": [Curves("Lines", "T", "loss", {"teacher": (xs, ys)}, **more)]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"slider": ("T", [1])}, "two values at least"),
+        ({"slider": ("T", TS, 5)}, "5 values, start 5"),
+        ({"panels": []}, "one to three panels; got 0"),
+        ({"choice": ("which", ["one"])}, r"two options at least; got \['one'\]"),
+        ({"say": [("first", P[0, :4, 0], "%")]}, r"'first' needs shape \(F = 5\); got \(4,\)"),
+        ({"say": [("first", [1, 2, 3, torch.nan, 5], "")]}, "'first' holds NaN"),
+        ({"notes": ["", "low"]}, r"notes needs 5 entries \(F\)"),
+        ({"notes": ["", "low", 3, "", ""]}, r"notes takes strings; got \[3\]"),
+        ({"goal": ("", [False] * 5)}, "reached in no frame"),
+        ({"goal": ("", [True] * 5)}, "reached where the figure starts"),
+        (bars(P[0, :, :2]), r"'Answers', 'teacher' needs shape \(F = 5, C = 3\); got \(5, 2\)"),
+        (bars([[1, 2], [1], [1], [1], [1]]), "rows of one length"),
+        (bars(100 * P[0]), "bars go from 0 to maximum = 1"),
+        (bars(name="KD"), r"'KD' has role None. Roles are teacher, student.*colours=\{'KD': …\}"),
+        (bars(colours={"teacher": "red"}), "has role 'red'"),
+        (bars(target=3), "3 classes; target is 3"),
+        ({"panels": [Bars("Answers", ["c" * 25], {"teacher": P[0, :, :1]})]}, "at most 24 letters"),
+        ({"panels": [Bars("Answers", ["a"], {})]}, "'Answers' is empty"),
+        ({"panels": [Bars("Answers", ["a", "b", "c"], {f"student {i}": P[0] for i in range(4)})]}, "more than 3"),
+        (curves([1, 2], [1, 2, 3]), r"ys needs shape \(n = 2\); got \(3,\)"),
+        (curves([1, 2], torch.ones(4, 2)), r"ys needs shape \(F = 5, n = 2\)"),
+        (curves([0, 2], [1, 2], logx=True), "'T' holds 0; a logarithmic axis"),
+        (curves([1, 2], [1, 2], ylim=(0, 1.5)), r"runs over 1 … 2.*Give wider limits"),
+        (curves([1, 2], [1, 2], dots={"student": P[0, :, :2]}), r"dots of \['student'\]; its curves are"),
+        (curves(range(3000), torch.rand(5, 3000)), r"weighs [\d,]+ bytes, [\d,]+ of them 'Lines'.*fewer points"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(shown, changed, message):
+    with pytest.raises(ValueError, match=message):
+        shown(**changed)
+
+
+def in_the_book():
+    for path in [*ROOT.glob("chapters/*.ipynb"), *ROOT.glob("reference/*.ipynb")]:
+        outputs = [o for c in nbformat.read(path, 4).cells for o in c.get("outputs", ())]
+        found = [o.data[MIME] for o in outputs if MIME in o.get("data", ())]
+        yield from ((path.stem, figure["data"]) for figure in found if figure["kind"] == "frames")
+
+
+def test_each_figure_of_the_book_has_a_goal_to_move_to_and_weighs_little():
+    found = list(in_the_book())
+    assert found
+    for name, data in found:
+        assert data["goal"], name
+        reached = np.array(data["goal"]["reached"])
+        assert reached.any() and not reached[0, data["slider"]["start"]], name
+        assert len(json.dumps(data, ensure_ascii=False).encode()) <= frames.LIMIT == 30_000, name
