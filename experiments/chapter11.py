@@ -214,7 +214,9 @@ def watch(rates: dict[str, float]) -> None:
     @cache
     def found(kind: str) -> list[dict]:
         runs = [watched(kind, rates[kind], s) for s in REPORTED]
-        return [{k: float(np.mean([row[k] for row in rows])) for k in rows[0]} for rows in zip(*runs, strict=True)]
+        return [
+            {k: float(np.mean([row[k] for row in rows])) for k in rows[0]} for rows in zip(*runs, strict=True)
+        ]
 
     steps = range(0, PARITY_STEPS + 1, EVERY)
     run_all(
@@ -226,7 +228,9 @@ def watch(rates: dict[str, float]) -> None:
 def parities() -> None:
     about = "Sparse parity: accuracy (%) of MLP(32 8 2) by what it learns from; s64 … during training; seeds 0 to 9"
     settings = [{"kind": k, "grid": [1]} for k in KINDS]
-    rows = choose_then_report_many("11_parity", about, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together)
+    rows = choose_then_report_many(
+        "11_parity", about, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together
+    )
     parity_of_checkpoints()
     watch({r["kind"]: float(r["lr"]) for r in rows if r["seed"] in REPORTED})
 
