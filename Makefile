@@ -9,6 +9,8 @@ COLAB  ?= _build/colab
 WORK   ?= work
 PORT   ?= 8000
 SERVER ?= .venv-server
+TORCH  ?= 2.4.1
+OTHER  ?= .venv-torch-$(TORCH)
 SERVER_PORT ?= 8765
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
@@ -28,7 +30,7 @@ ifeq ($(wildcard requirements.txt),)
 $(error Run make in the book's folder, or name it: make -C FOLDER book)
 endif
 
-.PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers test-server server bench teachers run lint pdf epub downloads serve lab colab clean help
+.PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers test-torch test-server server bench teachers run lint pdf epub downloads serve lab colab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
@@ -71,7 +73,7 @@ test-unit: $(READY) teachers
 
 test-pages: book  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
-	$(BIN)/python -m pytest tests/pages -n 2
+	$(BIN)/python -m pytest tests/pages -n 2 --dist loadgroup --durations=12
 
 test-notebooks: $(READY) teachers  ## nbval over every notebook
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --durations=8 \
@@ -87,6 +89,14 @@ test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of 
 	$(call environment,$(PEERS))
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
 	BOOK_PEERS=$(EXTRAS) $(PEERS)/bin/python -m pytest tests/peers -rs
+
+test-torch: $(READY)  ## the losses under another PyTorch, the oldest one allowed: make test-torch, or make test-torch TORCH=2.11.0
+	$(call environment,$(OTHER))
+	$(if $(TORCH_INDEX),$(OTHER)/bin/python -m pip install --quiet --index-url $(TORCH_INDEX) torch==$(TORCH))
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) 'numpy<2' \
+		$(shell grep -E '^(pytest|hypothesis|scipy)==' requirements.txt) -e '.[book]'
+	$(OTHER)/bin/python -m pytest tests/test_losses.py tests/test_tokens.py tests/test_features.py tests/test_transforms.py \
+		-k "not torch.export"  # older ones refuse to export what a function finds outside it
 
 # A server of SmolLM2 in the chat-completions form, with log-probabilities: MLX's own, which runs on the CPU too.
 define serving

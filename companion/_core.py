@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
+from ._formulas import in_both_ways
 from ._input import (  # noqa: F401
     NotFinite,
     check_logits,
@@ -22,7 +23,7 @@ from ._input import (  # noqa: F401
 
 # Numbers a chunk of rows may have. On the CPU the few arrays of that size that a formula needs stay in a core's
 # cache; elsewhere a chunk bounds the memory, and has to be large enough to be worth its launches.
-CHUNK, CHUNK_OFF_CPU = 1 << 15, 1 << 22
+CHUNK, CHUNK_OFF_CPU = 1 << 15, 1 << 23
 ONCE = (
     "this loss can be differentiated once: its gradient is made without a graph. For a second derivative write "
     "it with PyTorch's own functions, e.g. T**2 * F.kl_div((z / T).log_softmax(-1), (v / T).softmax(-1), "
@@ -43,7 +44,8 @@ def mean_over_rows(
 ) -> Tensor:
     """Mean of a formula over the rows that count, differentiable once in the student's logits.
 
-    Off the CPU it waits for the device once, for the value: a loss that is not finite shall not pass in silence.
+    Off the CPU it waits for the device once, for the value: a loss that is not finite shall not pass in silence. Where
+    a row has a class at −inf, or overflows, it is made again there, and waited for twice.
     Under `torch.compile` and in export nothing is read back: what is not finite is returned as it is.
 
     Args:
@@ -182,20 +184,34 @@ def _mean_and_gradient(z, v, mask, formula, check, whole, denominator, *more) ->
     count = max(len(z), 1) if count is None else count
     if torch.compiler.is_compiling():  # the compiler makes its own chunks, and no value can be looked at
         value, slope = _rows(formula, z, v, mask, *more)
-        return (value.sum() / count).to(wider), (slope / count).to(wider).view(shape)
+        return _cast(value.sum() / count, wider), _cast(slope / count, wider).view(shape)
     if check is not None:
         check(*more)
-    step = max(1, (CHUNK if z.is_cpu else CHUNK_OFF_CPU) // z.shape[1])
-    if len(z) and (whole or len(z) <= step):  # small batches, where every operation counts
-        value, slope = _rows(formula, z, v, mask, *more)
-        total, gradient = value.sum() / count, slope.div_(count)
-        if slope.dtype != wider:
-            total, gradient = total.to(wider), gradient.to(wider)
-    else:
-        total, gradient = _chunks(formula, (z, v, mask, *more), step, count, wider)
-    if not math.isfinite(total.item()):
-        raise not_finite(total.item(), *(x if mask is None else x[mask] for x in (z, v)))
+    columns = z, v, mask, *more
+    total, gradient = _made(formula, columns, whole, count, wider)
+    found = total.item()
+    if not z.is_cpu and not math.isfinite(found):  # a row overflowed, which `compare` did not ask
+        with in_both_ways():
+            total, gradient = _made(formula, columns, whole, count, wider)
+        found = total.item()
+    if not math.isfinite(found):
+        raise not_finite(found, *(x if mask is None else x[mask] for x in (z, v)))
     return total, gradient.view(shape) if len(shape) > 2 else gradient
+
+
+def _made(formula, columns, whole: bool, count, wider: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The mean and its derivative, at once or chunk by chunk."""
+    z = columns[0]
+    step = max(1, (CHUNK if z.is_cpu else CHUNK_OFF_CPU) // z.shape[1])
+    if not len(z) or not (whole or len(z) <= step):
+        return _chunks(formula, columns, step, count, wider)
+    value, slope = _rows(formula, *columns)  # small batches, where every operation counts
+    return _cast(value.sum() / count, wider), _cast(slope.div_(count), wider)
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A `to` that changes nothing is left out: up to torch 2.11 the compiler would give such a result no gradient."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def _chunks(formula, columns, step: int, count, wider: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
 """The pieces of the losses' formulas, on rows in float32 or wider: values with their derivatives."""
 
 import math
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -8,6 +10,17 @@ from torch import Tensor
 # From this temperature on it is worth asking which of the u are next to nothing: mostly all.
 FLAT = 100
 RULED_OUT = -1e30  # a logit below is as good as −∞
+_both_ways = ContextVar("both ways", default=False)
+
+
+@contextmanager
+def in_both_ways():
+    """Within, `compare` makes every row also from log p and log q, and takes each row's better one."""
+    token = _both_ways.set(True)
+    try:
+        yield
+    finally:
+        _both_ways.reset(token)
 
 
 def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -20,8 +33,12 @@ def compare(z: Tensor, v: Tensor, T: float) -> tuple[Tensor, Tensor, Tensor, Ten
     Returns:
         p (n, C), log(q/p) (n, C), q − p (n, C) and KL(p‖q) (n, 1).
     """
-    p = (v - v.amax(-1, keepdim=True)).div_(T).exp_()
-    return _compare(p.div_(p.sum(-1, keepdim=True)), z, v, T)
+    if v.is_cpu:
+        p = (v - v.amax(-1, keepdim=True)).div_(T).exp_()
+        p.div_(p.sum(-1, keepdim=True))
+    else:  # there one kernel is faster than five
+        p = (v / T).softmax(-1)
+    return _compare(p, z, v, T)
 
 
 def compare_below(z: Tensor, v: Tensor, y: Tensor, T: float) -> tuple[Tensor, Tensor]:
@@ -48,12 +65,13 @@ def _compare(p: Tensor, z: Tensor, v: Tensor, T: float, among: Tensor | None = N
         rest = torch.where(u.abs() < 1e-2, u.square() * (0.5 + u * (1 / 6 + u / 24)), rest)
     s = rest.mul_(p).sum(-1, keepdim=True)
     del rest  # a chunk less while the rest is made
-    # A GPU is not asked, which would make the program wait for it: there all rows are made in both ways.
-    near = z.is_cpu and not torch.compiler.is_compiling() and math.isfinite(s.sum().item())
-    where = None if near else s.isfinite()
-    kl = s.log1p()
+    where, kl, at_first = None, s.log1p(), not (torch.compiler.is_compiling() or _both_ways.get())
+    if not (at_first and z.is_cpu and math.isfinite(s.sum().item())):
+        # A GPU is not asked, which would make the program wait for it: there a row that overflows is NaN at first.
+        where = s.isfinite()
+        kl = kl.where(where, math.nan)
     parts = p, u.sub_(kl), r.sub_(s).mul_(p).div_(s.add_(1)), kl
-    if near:
+    if where is None or (at_first and not z.is_cpu):
         return parts
     if among is not None:
         z, v = (x.masked_fill(among == 0, -math.inf) for x in (z, v))

@@ -88,7 +88,12 @@ def _images(ax, panel, i):
 def _table(ax, panel, i):
     ax.set_axis_off()
     drawn = ax.table(
-        panel["rows"][0][i], colLabels=panel["heads"], loc="center", cellLoc="left", edges="horizontal"
+        panel["rows"][0][i],
+        colLabels=panel["heads"],
+        loc="center",
+        cellLoc="left",
+        colLoc="left",
+        edges="horizontal",
     )
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(9)

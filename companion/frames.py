@@ -28,25 +28,39 @@ def show_frames(
 ) -> None:
     """A figure with a slider over F frames, and if wanted a choice of K options; one to three panels and read-outs.
 
-    In a cell tagged hide-input with `mystnb` figure and image metadata, as other figures; as here:
+    In a cell tagged hide-input, with figure and image metadata like every figure. The whole of it, for logits v (C,):
 
         Ts = [1, 2, 4, 8, 16]
-        p = torch.stack([soften(v[222], T) for T in Ts])                  # (F, C)
+        p = torch.stack([soften(v, T) for T in Ts])  # (F, C)
+        entropy, second = torch.special.entr(p).sum(-1), p.sort().values[:, -2]  # (F,) each
+        bars = Bars("The teacher's answer", FASHION_CLASSES, {"teacher": p})
+        curve = Curves("At every T", "T", "entropy, nats", {"teacher": (Ts, entropy)}, logx=True)
         show_frames(
-            ("temperature T", Ts, 2),                                     # starts at T = 4
-            [Bars("The teacher's answer", FASHION_CLASSES, {"teacher": p}, target=2),
-             Curves("Over all T", "T", "entropy, nats", {"teacher": (Ts, entropy)}, logx=True)],
-            [("entropy", entropy, "nats"), ("first class", 100 * p.max(-1).values, "%")],
-            how="Move T. Which classes come up first?",
-            goal=("Find a T at which the second class has a tenth.", p.sort().values[:, -2] > 0.1),
-            notes=["Nearly a label."] + [""] * 3 + ["Nearly even."],
+            ("temperature T", Ts, 0),  # starts at T = 1
+            [bars, curve],
+            [("entropy", entropy, "nats"), ("the second class", 100 * second, "%")],
+            how="Move T. When is the second class heard?",
+            goal=("Bring the entropy above 2 nats.", entropy > 2),
+            notes=["Nearly a label.", "", "", "", "Nearly even."],
         )
+
+    The panels, whose docstrings say more (companion/_frame_panels.py):
+
+        Bars(title, classes, {name: (F, C)}, maximum=1, label="probability", target=None)
+        Curves(title, x, y, {name: (xs, ys)}, logx=False, logy=False, dots={})
+        Points(title, x, y, labels, {name: (F, n, 2)}, ghosts=None)
+        Images(title, images, alt="A shirt, {value}")  # (F, H, W)
+        Table(title, heads, rows)  # (F, R, C) strings
+
+    A curve with ys (n,) stays, with a dot where n = F; one with ys (F, n) moves. Ghosts (n, 2) are where points were.
+    The first three take colours={name: role} for names without "teacher", "student", "baseline" or "article" in them.
 
     Args:
         slider: (label, F values, index where it starts; 0 if left out). Values are numbers or short strings.
         panels: one to three of Bars, Curves, Points, Images, Table.
         say: read-outs under the controls, (name, (F,) numbers, unit) or (…, unit, decimals). Units: "%", "nats", "".
-        choice: (label, K options), radio buttons; the first stands first.
+        choice: (label, K options), radio buttons; the first stands first. Then all that holds F frames, in panels,
+            read-outs, goal and notes, has a first axis of K: (F, C) becomes (K, F, C).
         how: what to do, a sentence or two.
         goal: (what to find, (F,) of True where it is reached). Some frame reaches it; the one it starts with does not.
         notes: F sentences on what is seen in each frame, or "".

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._core import CHUNK_OFF_CPU, ONCE
+from ._core import ONCE
 from ._input import check_mask, check_within, class_labels, number, positive, row_count, temperature
 from .tokens import forward_kl_loss
 
 # Tokens in a group: enough that the matrix products run at their usual speed. Numbers a loss is given at a time.
-GROUP, GROUP_OFF_CPU, AT_ONCE = 128, 1024, 1 << 17
+GROUP, GROUP_OFF_CPU, AT_ONCE, AT_ONCE_OFF_CPU = 128, 1024, 1 << 17, 1 << 25
 
 
 def fused_linear_kd_loss(
@@ -112,7 +112,7 @@ class _Fused(torch.autograd.Function):
 
 def _to_slopes(z, v, places, part, caps) -> Tensor:
     """The loss of a group; what was its student logits becomes their gradient. Few rows at a time stay in the cache."""
-    total, rows = 0, max(1, (AT_ONCE if z.is_cpu else CHUNK_OFF_CPU) // z.shape[1])
+    total, rows = 0, max(1, (AT_ONCE if z.is_cpu else AT_ONCE_OFF_CPU) // z.shape[1])
     for a, b, of in zip(z.split(rows), v.split(rows), places.split(rows), strict=True):
         with torch.enable_grad():
             here = a.detach().requires_grad_()

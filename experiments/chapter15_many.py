@@ -1,6 +1,6 @@
-"""Chapter 15, the gap: a student of a third of the teacher's parameters, more words without labels, more steps; five seeds.
+"""Chapter 15, the gap: a student of a third of the teacher's parameters, more words without labels, more steps.
 
-python -m experiments.chapter15_many writes chapters/results/15_many.csv in about half an hour. The teacher's answers to
+python -m experiments.chapter15_many writes chapters/results/15_many.csv in half an hour. The teacher's answers to
 the 90,000 words are asked once and kept in _build/chapter15_many.pt. The learning rate is the smaller student's.
 """
 

@@ -47,6 +47,7 @@ def small(monkeypatch, tmp_path):
         "LONGER": 12,
         "RATES": (1e-3, 1e-2),
         "REPORTED": range(2),
+        "TUNING": (100, 101),
     }.items():
         monkeypatch.setattr(runs, name, value)
     monkeypatch.setattr(common, "FOLDER", tmp_path)
@@ -95,7 +96,9 @@ def test_the_runs_are_written_once_and_resumed(small, tmp_path):
     assert set(chosen) == set(runs.CONDITIONS)
     for way in runs.CONDITIONS:
         mine = [row for row in table if (row["text"], row["teacher"], row["target"]) == way]
-        tried = {float(row["lr"]): float(row["bits"]) for row in mine if int(row["seed"]) in runs.TUNING}
+        tuning = [(float(row["lr"]), float(row["bits"])) for row in mine if int(row["seed"]) in runs.TUNING]
+        tried = {lr: sum(bits for of, bits in tuning if of == lr) for lr, _ in tuning}
+        assert len(tuning) == len(tried) * len(runs.TUNING)
         pure = {chosen[way[0], way[1], "teacher"], chosen[way[0], "as it is", "text"]}
         if way[2] == "both" and len(pure) == 1:  # taken over from the pure lessons
             assert tried == {} and {chosen[way]} == pure
@@ -105,7 +108,7 @@ def test_the_runs_are_written_once_and_resumed(small, tmp_path):
             assert set(tried) == {*runs.RATES, further} and chosen[way] == min(tried, key=tried.get)
         reported = [(float(row["lr"]), int(row["seed"])) for row in mine if int(row["seed"]) in runs.REPORTED]
         assert reported == [(chosen[way], seed) for seed in runs.REPORTED]
-        tuned += len(tried)
+        tuned += len(tuning)
     assert len(table) == 4 + 1 + tuned + 8 * 2  # four ends, a corrected teacher
     assert runs.healing() == chosen and lines(path) == table
     uncut = {

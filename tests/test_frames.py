@@ -1,6 +1,8 @@
 """Figures of frames: what they hold, what they refuse, and those in the book."""
 
 import json
+import re
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +16,8 @@ import pytest
 import torch
 
 from companion import frames, plotting
-from companion.interactive import MIME, Bars, Curves, show_frames
+from companion.interactive import MIME, Bars, Curves, Images, Points, Table, show_frames
+from companion.losses import soften
 
 ROOT = Path(__file__).parent.parent
 F, K = 5, 2
@@ -89,6 +92,43 @@ def test_with_a_choice_each_array_of_frames_has_an_axis_more(shown):
         shown(**changed | {"panels": [BARS]}, goal=None, notes=None)
 
 
+PLACES = torch.rand(F, 2, 2, generator=torch.Generator().manual_seed(2))
+ROWS = [[["p", f"{i}"], ["q", "0"]] for i in range(F)]
+
+
+def test_points_images_and_a_table(shown):
+    images = torch.rand(F, 4, 4)
+    images[3] = images[0]  # kept once
+    points = Points("Places", "", "", ["a", ""], {"teacher": PLACES, "student": PLACES / 2}, ghosts=PLACES[4])
+    panels = [points, Images("Seen", images, alt="A shirt, {value}"), Table("By hand", ["", "p"], ROWS)]
+    points, seen, table = shown(panels=panels)[MIME]["data"]["panels"]
+    assert np.abs(np.array(points["groups"][0]["at"][0]) - PLACES.numpy()).max() <= 0.0005001
+    assert np.abs(np.array(points["ghosts"]) - PLACES[4].numpy()).max() <= 0.0005001
+    assert points["x"]["ticks"] == [] and points["labels"] == ["a", ""]
+    assert seen["places"] == [[0, 1, 2, 0, 3]] and len(seen["sources"]) == 4 and table["rows"] == [ROWS]
+    drawn, image, cells = plt.gcf().axes
+    ghosts, (teacher, _) = drawn.lines[:4], drawn.lines[4:]
+    assert np.abs(teacher.get_xydata() - PLACES[1].numpy()).max() <= 0.0005001 and len(ghosts) == 4
+    assert len(image.images) == 1 and cells.tables[0][1, 1].get_text().get_text() == "1"
+
+
+def test_the_example_in_the_docstring_runs(shown, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: drawn.append(data[MIME]["data"]))
+    blocks = re.split(r"\n\n(?! )|\n\n(?=    \S)", show_frames.__doc__)
+    code = next(block for block in blocks if "Ts = [" in block)
+    code = textwrap.dedent(code[code.index("        Ts") :])
+    v = torch.tensor([6.0, 4, 3, 1, 1, 0, 0, 0, 0, 0])
+    names = ("Bars", "Curves", "show_frames", "torch")
+    exec(
+        code,
+        {name: globals()[name] for name in names}
+        | {"v": v, "soften": soften, "FASHION_CLASSES": "abcdefghij"},
+    )
+    (entropy,) = drawn[0]["say"][0]["values"]
+    assert entropy[0] < 2 < entropy[-1] and drawn[0]["goal"]["reached"] == [[int(h > 2) for h in entropy]]
+
+
 def bars(values=P[0], name="teacher", **more):
     return {"panels": [Bars("Answers", ["a", "b", "c"], {name: values}, **more)]}
 
@@ -119,6 +159,10 @@ def curves(xs, ys, **more):
         ({"panels": [Bars("Answers", ["c" * 25], {"teacher": P[0, :, :1]})]}, "at most 24 letters"),
         ({"panels": [Bars("Answers", ["a"], {})]}, "'Answers' is empty"),
         ({"panels": [Bars("Answers", ["a", "b", "c"], {f"student {i}": P[0] for i in range(4)})]}, "more than 3"),
+        ({"panels": [Points("Places", "", "", ["a"], {"teacher": PLACES})]}, r"n = 1, x and y = 2\); got \(5, 2, 2\)"),
+        ({"panels": [Images("Seen", torch.ones(F, 4, 4), alt="")]}, "'Seen' is 1 everywhere"),
+        ({"panels": [Table("By hand", ["", "p"], ROWS[:4])]}, r"By hand needs 5 entries \(F\)"),
+        ({"panels": [Table("By hand", ["p"], ROWS)]}, "two to four columns"),
         (curves([1, 2], [1, 2, 3]), r"ys needs shape \(n = 2\); got \(3,\)"),
         (curves([1, 2], torch.ones(4, 2)), r"ys needs shape \(F = 5, n = 2\)"),
         (curves([0, 2], [1, 2], logx=True), "'T' holds 0; a logarithmic axis"),

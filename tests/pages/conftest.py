@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = Path(os.environ.get("BOOK_PAGES", ROOT / "_build/html")).resolve()
 PATHS = sorted(str(p.relative_to(PAGES)) for p in PAGES.rglob("*.html") if "_static" not in p.parts)
+TELEPHONE, SCREEN = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # No sandbox, as CI may be root; nothing of the browser's own goes out to the network.
 ARGUMENTS = [
@@ -37,8 +38,10 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
+    """One process has all tests of a page, so that what only looks at it can share it (`opened`)."""
     if "path" in metafunc.fixturenames:
-        metafunc.parametrize("path", PATHS)
+        groups = [pytest.param(path, marks=pytest.mark.xdist_group(path)) for path in PATHS]
+        metafunc.parametrize("path", groups, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +70,31 @@ class Silent(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(scope="session")
+def opened(browser, path):
+    """The page from its folder, loaded once for all tests that only look at it; what it said, its milliseconds."""
+    with browser.new_context(viewport=SCREEN, reduced_motion="reduce") as context:
+        page = context.new_page()
+        heard = listen(page)
+        page.goto((PAGES / path).as_uri(), wait_until="load")
+        loaded = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        rendered(page)
+        page.wait_for_timeout(300)  # scripts that start after the page has loaded
+        yield page, heard, loaded
+
+
+def rendered(page):
+    """Wait until MathJax, where the page has it, has set every formula."""
+    page.evaluate("() => window.MathJax?.startup?.promise")
+
+
 @pytest.fixture
 def heard(page) -> dict[str, list[str]]:
     """What the page says in the console and asks for, from now on."""
+    return listen(page)
+
+
+def listen(page) -> dict[str, list[str]]:
     heard = {"console": [], "requests": []}
     page.on("console", lambda m: m.type in ("error", "warning") and heard["console"].append(m.text))
     page.on("pageerror", lambda error: heard["console"].append(str(error)))

@@ -365,7 +365,8 @@ def test_without_a_script_and_on_paper_the_still_picture_stands(browser, pages, 
     seen = [
         i for i in page.locator(".moving-still img").all() if i.is_visible()
     ]  # of its light and dark form, one
-    assert len(seen) == list(CHAPTERS.values()).count(CHAPTERS[kind]) > 0
+    assert len(seen) == page.locator("figure.moving").count()
+    assert len(seen) >= list(CHAPTERS.values()).count(CHAPTERS[kind]) > 0
     assert all(len(image.get_attribute("alt")) > 20 for image in seen)
     page.close()
     page = browser.new_page()
@@ -516,16 +517,12 @@ def test_figures_of_frames_show_their_numbers_and_their_goal_can_be_reached(page
     for k in range(len(options)):
         if figure.data["choice"]:
             figure.choose(k)
-        for i in sorted({0, last // 3, (2 * last) // 3, last}):
+        reached = figure.data["goal"]["reached"][k] if figure.data["goal"] else [0]
+        there = [reached.index(1)] if any(reached) else []
+        for i in [0, last // 3, (2 * last) // 3, last, *there]:
             figure.go(i)
             figure.compare(k, i)
-    if figure.data["goal"]:
-        reached = figure.data["goal"]["reached"]
-        k, i = next((k, i) for k, row in enumerate(reached) for i, there in enumerate(row) if there)
-        if figure.data["choice"]:
-            figure.choose(k)
-        figure.go(i)
-        assert figure.box.locator(".moving-goal.reached").text_content().startswith("✓")
+        assert figure.box.locator(".moving-goal.reached").count() == len(there)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     edge = figure.box.bounding_box()
     for part in figure.box.locator(".moving-panel, .moving-controls > *").all():

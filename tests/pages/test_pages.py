@@ -9,14 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import expect
 
-from tests.pages.conftest import PAGES, PATHS
-
-TELEPHONE, SCREEN = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-
-
-def rendered(page):
-    """Wait until MathJax, where the page has it, has set every formula."""
-    page.evaluate("() => window.MathJax?.startup?.promise")
+from tests.pages.conftest import PAGES, PATHS, SCREEN, TELEPHONE, rendered
 
 
 def test_every_file_of_the_contents_is_a_page():
@@ -24,21 +17,25 @@ def test_every_file_of_the_contents_is_a_page():
     assert len(PATHS) > 10
 
 
-@pytest.mark.parametrize("source", ["folder", "server"])
-def test_quiet_and_alone(page, heard, server, path, source):
+def test_quiet_and_alone(opened):
     """No error or warning in the console; no request that leaves this machine."""
-    address = (PAGES / path).as_uri() if source == "folder" else f"{server}/{path}"
-    page.goto(address, wait_until="load")
-    rendered(page)
-    page.wait_for_timeout(300)  # scripts that start after the page has loaded
-    own = ("file://", "data:", "blob:") if source == "folder" else (server + "/", "data:", "blob:")
-    assert heard["requests"] and [url for url in heard["requests"] if not url.startswith(own)] == []
+    _, heard, _ = opened
+    assert heard["requests"]
+    assert [url for url in heard["requests"] if not url.startswith(("file://", "data:", "blob:"))] == []
     assert heard["console"] == []
 
 
-def test_nothing_to_scroll_sideways(page, path):
-    page.goto((PAGES / path).as_uri())
+def test_quiet_and_alone_from_a_server(page, heard, server, path):
+    page.goto(f"{server}/{path}", wait_until="load")
     rendered(page)
+    page.wait_for_timeout(300)
+    assert heard["requests"]
+    assert [url for url in heard["requests"] if not url.startswith((server + "/", "data:", "blob:"))] == []
+    assert heard["console"] == []
+
+
+def test_nothing_to_scroll_sideways(opened):
+    page, _, _ = opened
     for size in (SCREEN, TELEPHONE):
         page.set_viewport_size(size)
         beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -54,9 +51,10 @@ WIDE = """() => [...document.querySelectorAll('article *, main *, header *, foot
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_caption_is_seen(page, path, scheme):
+def test_every_caption_is_seen(opened, scheme):
+    page, _, _ = opened
     page.emulate_media(color_scheme=scheme)
-    page.goto((PAGES / path).as_uri())
+    expect(page.locator("html")).to_have_attribute("data-theme", scheme)  # the page follows the system
     hidden = "[...document.querySelectorAll('figcaption')].filter(e => !e.offsetHeight).map(e => e.innerText)"
     assert page.evaluate(hidden) == []
 
@@ -66,23 +64,18 @@ def test_the_style_page_has_captions(page):
     assert page.locator("figcaption").count() >= 3
 
 
-def test_formulas_are_set_without_a_network(page, path):
-    page.goto((PAGES / path).as_uri())
-    rendered(page)
+def test_formulas_are_set_without_a_network(opened):
+    page, _, _ = opened
     assert page.locator(".math:not(:has(mjx-container))").all_inner_texts() == []
     assert page.locator("[data-mjx-error]").all_inner_texts() == []
 
 
-def test_loads_from_disk(page, path, record_property):
+def test_loads_from_disk(opened, path, record_property):
     """Aim: under a second. The limit is far wider, for a busy machine; the summary prints what was measured."""
-    page.goto((PAGES / path).as_uri(), wait_until="load")
-    times = []
-    for _ in range(2):
-        page.reload(wait_until="load")
-        times.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
-    record_property("load_ms", min(times))
+    _, _, loaded = opened
+    record_property("load_ms", loaded)
     record_property("path", path)
-    assert 0 < min(times) < 5000
+    assert 0 < loaded < 5000
 
 
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -90,15 +83,13 @@ WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 DARK = ["color-contrast", "link-in-text-block", "image-alt", "svg-img-alt", "role-img-alt"]
 
 
-def test_axe_finds_nothing(page, path):
+def test_axe_finds_nothing(opened):
+    page, _, _ = opened
     page.set_viewport_size(SCREEN)
     places = []
     for scheme, rules in [("light", WCAG), ("dark", DARK)]:
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        if scheme == "light":
-            page.goto((PAGES / path).as_uri())
-            rendered(page)
-        expect(page.locator("html")).to_have_attribute("data-theme", scheme)  # the page follows the system
+        expect(page.locator("html")).to_have_attribute("data-theme", scheme)
         found = Axe().run(page, options={"runOnly": rules, "resultTypes": ["violations"]})
         places += [
             f"{scheme}: {v['id']} ({v['impact']}): {n['html'][:150]} {n.get('failureSummary', '')[:300]}"
