@@ -9,9 +9,12 @@ COLAB  ?= _build/colab
 WORK   ?= work
 PORT   ?= 8000
 SERVER ?= .venv-server
+TORCH  ?= 2.4.1
+OTHER  ?= .venv-torch-$(TORCH)
 SERVER_PORT ?= 8765
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+BROWSER := $(VENV)/browser
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 PAGES  := _build/html/index.html
 NOTEBOOKS = $(sort $(wildcard chapters/*.ipynb reference/*.ipynb))
@@ -28,7 +31,7 @@ ifeq ($(wildcard requirements.txt),)
 $(error Run make in the book's folder, or name it: make -C FOLDER book)
 endif
 
-.PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers test-server server bench teachers run lint pdf epub downloads serve lab colab clean help
+.PHONY: book test test-unit test-notebooks test-seeds test-device test-pages test-peers test-torch test-server server bench teachers run lint pdf epub downloads serve lab colab clean help
 
 help:
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | sort
@@ -55,6 +58,11 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
 	@touch $@
 
+# What drives a browser, for the page tests and the PDF.
+$(BROWSER): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
+	@touch $@
+
 $(PAGES): $(READY) $(SOURCES)
 	$(BIN)/jupyter-book build . $(STRICT)
 	@touch $@
@@ -69,8 +77,7 @@ test: test-unit test-notebooks  ## unit tests, then every notebook again, compar
 test-unit: $(READY) teachers
 	$(BIN)/python -m pytest tests --ignore=tests/pages -n 2
 
-test-pages: book  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
+test-pages: book $(BROWSER)  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pytest tests/pages -n 2 --dist loadgroup --durations=12
 
 test-notebooks: $(READY) teachers  ## nbval over every notebook
@@ -87,6 +94,14 @@ test-peers: $(READY)  ## our losses beside torchdistill's, in an environment of 
 	$(call environment,$(PEERS))
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(shell grep -E '^(torch|pytest)==' requirements.txt) -e '.[$(EXTRAS)]'
 	BOOK_PEERS=$(EXTRAS) $(PEERS)/bin/python -m pytest tests/peers -rs
+
+test-torch: $(READY)  ## the losses under another PyTorch, the oldest one allowed: make test-torch, or make test-torch TORCH=2.11.0
+	$(call environment,$(OTHER))
+	$(if $(TORCH_INDEX),$(OTHER)/bin/python -m pip install --quiet --index-url $(TORCH_INDEX) torch==$(TORCH))
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) 'numpy<2' \
+		$(shell grep -E '^(pytest|hypothesis|scipy)==' requirements.txt) -e '.[book]'
+	$(OTHER)/bin/python -m pytest tests/test_losses.py tests/test_tokens.py tests/test_features.py tests/test_transforms.py \
+		-k "not torch.export"  # older ones refuse to export what a function finds outside it
 
 # A server of SmolLM2 in the chat-completions form, with log-probabilities: MLX's own, which runs on the CPU too.
 define serving
@@ -126,9 +141,8 @@ lint: $(READY)  ## ruff over package, tests, scripts and notebooks; the form of 
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python scripts/lint_bib.py
 
-pdf: $(READY)  ## the book as one PDF (needs Chromium or Chrome)
+pdf: $(BROWSER)  ## the book as one PDF (needs Chromium or Chrome)
 	@test -n "$(CHROMIUM)" || { echo "make pdf prints with Chromium. Install it (Debian: apt-get install chromium) or pass CHROMIUM=…"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
 	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/pdf --builder custom --custom-builder singlehtml
 	$(BIN)/python scripts/print_pdf.py _build/pdf/_build/singlehtml/index.html _build/book.pdf "$(CHROMIUM)"
 	@echo "Made $(CURDIR)/_build/book.pdf"
@@ -138,7 +152,8 @@ epub: $(READY)  ## the book as one EPUB
 	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/epub --builder custom --custom-builder epub
 	@cp _build/epub/_build/epub/book.epub _build/book.epub && echo "Made $(CURDIR)/_build/book.epub"
 
-downloads: book pdf epub  ## PDF and EPUB put beside the pages, and linked from the front page
+downloads: book $(BROWSER)  ## PDF and EPUB put beside the pages, and linked from the front page
+	$(MAKE) --no-print-directory -j2 pdf epub
 	cp _build/book.pdf _build/book.epub _build/html
 	$(BIN)/jupyter-book build . $(STRICT)
 

@@ -184,7 +184,7 @@ def _mean_and_gradient(z, v, mask, formula, check, whole, denominator, *more) ->
     count = max(len(z), 1) if count is None else count
     if torch.compiler.is_compiling():  # the compiler makes its own chunks, and no value can be looked at
         value, slope = _rows(formula, z, v, mask, *more)
-        return (value.sum() / count).to(wider), (slope / count).to(wider).view(shape)
+        return _cast(value.sum() / count, wider), _cast(slope / count, wider).view(shape)
     if check is not None:
         check(*more)
     columns = z, v, mask, *more
@@ -206,8 +206,12 @@ def _made(formula, columns, whole: bool, count, wider: torch.dtype) -> tuple[Ten
     if not len(z) or not (whole or len(z) <= step):
         return _chunks(formula, columns, step, count, wider)
     value, slope = _rows(formula, *columns)  # small batches, where every operation counts
-    total, gradient = value.sum() / count, slope.div_(count)
-    return (total, gradient) if slope.dtype == wider else (total.to(wider), gradient.to(wider))
+    return _cast(value.sum() / count, wider), _cast(slope.div_(count), wider)
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A `to` that changes nothing is left out: up to torch 2.11 the compiler would give such a result no gradient."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def _chunks(formula, columns, step: int, count, wider: torch.dtype) -> tuple[Tensor, Tensor]:

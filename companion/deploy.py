@@ -193,12 +193,14 @@ def int8(model: OnnxModel, path: str | Path, calibration: Tensor | None = None) 
     Raises:
         ImportError: onnx or onnxruntime is missing. ValueError: the calibration inputs hold NaN, or there is none.
     """
-    _needs("onnx", "onnxruntime")
+    onnx, _ = _needs("onnx", "onnxruntime")
     from onnxruntime import quantization as q
 
     if calibration is None:
+        network = onnx.load(model.path)
+        del network.graph.value_info[:]  # older exporters write the weights' shapes there, which the quantiser turns
         with _quiet():
-            q.quantize_dynamic(model.path, path, weight_type=q.QuantType.QInt8, reduce_range=True)
+            q.quantize_dynamic(network, path, weight_type=q.QuantType.QInt8, reduce_range=True)
         return OnnxModel(path)
     if len(calibration) == 0 or not calibration.isfinite().all():
         raise ValueError(f"calibration takes finite inputs, one or more; got {tuple(calibration.shape)}.")

@@ -246,6 +246,44 @@ def ask_rest() -> None:
         ask("rolled", 10_000, (2,), steps)
 
 
+# ---------------------------------------------------------------------------------- classes that were never shown
+
+
+@lru_cache(maxsize=1)
+def half_of_students(T: float, lr: float, seeds: tuple) -> dict:
+    """Students asked about 1,000 images of classes 0 to 4 alone, at T: seed → student, all trained at once."""
+    sets, answers = [], []
+    for seed in seeds:
+        x = questions("half", 1000, 0, seed)
+        answers.append(teacher_logits(TEACHERS[seed % 10], x))
+        sets.append(Split(x, answers[-1].argmax(-1)))
+    students = [MLP(784, 32, 10, seed=seed) for seed in seeds]
+    fit_many(students, sets, lambda z, v, y: kd_loss(z, v, T=T), answers, steps=500, lr=lr, seeds=seeds)
+    return dict(zip(seeds, students, strict=True))
+
+
+def missing_one(T: float, lr: float, seed: int) -> dict:
+    name, part = examined(seed)
+    named = predict(half_of_students(T, lr, group(seed))[seed], part.x).argmax(-1)
+    missing, shirts = part.y >= 5, part.y == 6
+    hit = (named == part.y).double()
+    return {
+        "part": name,
+        "accuracy": 100 * hit.mean().item(),
+        "named": 100 * (named[missing] >= 5).double().mean().item(),  # by one of the five missing names
+        "right_shown": 100 * hit[~missing].mean().item(),
+        "right_shirts": 100 * hit[shirts].mean().item(),
+        "right_others": 100 * hit[missing & ~shirts].mean().item(),
+    }
+
+
+def missing() -> None:
+    about = "Students of 12_questions half 1000 at two T: names and hits (%) on images of the five classes never shown"
+    for T in (4, 16):
+        rates = widened("12_missing", about, missing_one, RATES, T=T)
+        choose_then_report("12_missing", about, missing_one, "accuracy", {"lr": rates}, T=T)
+
+
 # ---------------------------------------------------------------------- teachers that know the views, and that do not
 
 
@@ -370,3 +408,4 @@ if __name__ == "__main__":
     references()
     teachers()
     ask_rest()
+    missing()

@@ -180,8 +180,8 @@ def test_the_exported_student_is_what_it_would_be_without_a_regressor():
     assert torch.equal(predict(alone, train.x), predict(inside, train.x))
 
 
-def test_who_notices_that_all_features_are_doubled_or_shifted_alike():
-    """The answers of the second exercise."""
+def test_who_notices_what_happens_to_a_students_maps():
+    """The answers of the second exercise, and what fig-unnoticed shows."""
     torch.manual_seed(0)
     s, t = torch.rand(6, 4, 2, 2, dtype=torch.double), torch.rand(6, 4, 2, 2, dtype=torch.double)
     shift = torch.rand(1, 4, 2, 2, dtype=torch.double)
@@ -196,5 +196,8 @@ def test_who_notices_that_all_features_are_doubled_or_shifted_alike():
     def notice(changed):
         return {name for name, loss in losses.items() if abs(loss(changed) - loss(s)) > 1e-6}
 
+    each = torch.linspace(0.5, 3, 6, dtype=torch.double).view(6, 1, 1, 1)
+    assert notice(each * s) == {"hint", "similarity", "rkd"}  # all but attention
+    assert notice(s[:, [2, 0, 3, 1]]) == {"hint"}
     assert notice(2 * s) == {"hint"}
     assert notice(s + shift) == {"hint", "attention", "similarity"}

@@ -423,6 +423,15 @@ def test_a_tag_says_how_many_claims_show(most, words, shown):
     assert more.astext().split("\n") == ["✓ 1", "✓ 2", "✓ 3"][most:]
 
 
+def test_claims_in_a_fold_of_their_own_stay_in_it():
+    cell, claims = folded_cell("c"), "✓ 1\n✓ 2\n✓ 3\n✓ 4"
+    cell += HideCodeCellNode(
+        "", nodes.literal_block(claims, claims, classes=["output", "stream"]), classes=["below-input"]
+    )
+    section = folded(cell)
+    assert folds_in(section) == [["c"], claims.split()]
+
+
 def test_on_paper_cells_are_left_as_they_are():
     section = folded(folded_cell("a", "✓ 1\n✓ 2"), folded_cell("b", "✓ 3\n✓ 4"), builder="singlehtml")
     assert len(folds_in(section)) == 2 and section.astext().count("✓") == 4

@@ -17,9 +17,7 @@ class ExerciseList(SphinxDirective):
     required_arguments = 1
 
     def run(self):
-        self.env.note_dependency(
-            _exercises.__file__
-        )  # a page that is built already is made anew when a row is new
+        self.env.note_dependency(_exercises.__file__)  # the page is made anew when a row is new
         level = int(self.arguments[0])
         lines = ["| exercise | function | to do | topic | chapter |", "|---|---|---|---|---|"]
         for e in (e for e in EXERCISES if e.level == level):

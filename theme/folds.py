@@ -70,6 +70,13 @@ def merge_code(runs: list[list[nodes.container]]) -> None:
             last = first if in_text else last
 
 
+def hidden(node: nodes.Node) -> bool:
+    """Whether it stands in a fold already."""
+    while node is not None and not isinstance(node, HideCodeCellNode):
+        node = node.parent
+    return node is not None
+
+
 def fold_claims(run: list[nodes.container]) -> None:
     """The claims after the third, or another, go behind a line that says how many there are."""
     rest, seen = [], 0
@@ -79,6 +86,8 @@ def fold_claims(run: list[nodes.container]) -> None:
         for printed in list(
             cell.findall(lambda n: isinstance(n, nodes.literal_block) and "output" in n["classes"])
         ):
+            if hidden(printed):
+                continue
             lines = printed.astext().splitlines()
             claims = [line for line in lines if line.startswith(MARK)]
             later = claims[max(0, most - seen) :]

@@ -37,6 +37,8 @@ class EquationTests(SphinxDirective):
 
     def run(self):
         result = []
+        for path in (TESTS, *TESTS.glob("test_*.py")):  # the page is made anew when a test is new or changes
+            self.env.note_dependency(str(path))
         for label, tests in sorted(equation_tests().items()):
             head = nodes.container(ids=[f"test-{label}"])
             line = f"**{label}**, formula {{eq}}`{label}`"

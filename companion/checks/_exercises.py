@@ -173,13 +173,13 @@ EXERCISES = (
     _row("average_teachers", "09_faq", 1, "soft targets", "Several teachers, one target", several.average_teachers),
     _row("attention_loss", "10_features", 2, "losses", "Where is it active?", inside.attention_loss),
     _row("who_notices", "10_features", 2, "losses", "Which loss notices?", choice(
-        "who_notices", ("hint", "rkd"), {
-            (0, "attention"): "twice the maps, four times their squares, four times the length: nothing changes.",
-            (0, "similarity"): "each row of the table is divided by its length: a common factor drops out.",
-            (0, "rkd"): "the distances are divided by their mean, and an angle has no scale.",
-            (1, "hint"): "the regressor translates the shifted features too, and the loss moves with them.",
-            (1, "attention"): "the same number more at a dark place and at a bright one: their ratio changes.",
-            (1, "similarity"): "products change when all features are shifted: a large shift makes all images alike.",
+        "who_notices", ("attention", "hint"), {
+            (0, "hint"): "the translated features move with the maps, and the teacher's do not.",
+            (0, "similarity"): "a row is divided by its own length, but in the other rows this image's column has grown.",
+            (0, "rkd"): "distances to an image that has moved away from the origin change, each by its own amount.",
+            (1, "attention"): "a sum over the channels does not depend on their order.",
+            (1, "similarity"): "a product of two images is a sum over the channels: their order does not matter.",
+            (1, "rkd"): "distances and angles between images are made of sums over the channels.",
         }), kind="predict"),
     _row("whose_gain", "10_features", 1, "measuring", "What does the new loss add?", choice(
         "whose_gain", (0.2, "no difference seen"), {
@@ -293,8 +293,8 @@ EXERCISES = (
     _row("recall_at", "16_small", 2, "measuring", "How much of the teacher's list", encoders.recall_at),
     _row("which_encoder", "16_small", 2, "tools", "Which encoder?",
          choice("which_encoder", ("tfidf", "static", "teacher"), {
-             (0, "static"): "fifty thousand labels teach a classifier which words matter, in these texts.",
-             (0, "teacher"): "look at the table: with many labels, does a general vector still win?",
+             (0, "static"): "in which of its lessons did the student meet this part's number?",
+             (0, "teacher"): "did its lessons have this part's number, and has that anything to do with meaning?",
              (1, "tfidf"): "with thirty labels most words of a new text stand in none of them.",
              (1, "teacher"): "ten million texts at the teacher's pace: how many days are that on this machine?",
              (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",
