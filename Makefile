@@ -14,6 +14,7 @@ OTHER  ?= .venv-torch-$(TORCH)
 SERVER_PORT ?= 8765
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+BROWSER := $(VENV)/browser
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 PAGES  := _build/html/index.html
 NOTEBOOKS = $(sort $(wildcard chapters/*.ipynb reference/*.ipynb))
@@ -57,6 +58,11 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
 	@touch $@
 
+# What drives a browser, for the page tests and the PDF.
+$(BROWSER): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
+	@touch $@
+
 $(PAGES): $(READY) $(SOURCES)
 	$(BIN)/jupyter-book build . $(STRICT)
 	@touch $@
@@ -71,8 +77,7 @@ test: test-unit test-notebooks  ## unit tests, then every notebook again, compar
 test-unit: $(READY) teachers
 	$(BIN)/python -m pytest tests --ignore=tests/pages -n 2
 
-test-pages: book  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
+test-pages: book $(BROWSER)  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pytest tests/pages -n 2 --dist loadgroup --durations=12
 
 test-notebooks: $(READY) teachers  ## nbval over every notebook
@@ -136,9 +141,8 @@ lint: $(READY)  ## ruff over package, tests, scripts and notebooks; the form of 
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python scripts/lint_bib.py
 
-pdf: $(READY)  ## the book as one PDF (needs Chromium or Chrome)
+pdf: $(BROWSER)  ## the book as one PDF (needs Chromium or Chrome)
 	@test -n "$(CHROMIUM)" || { echo "make pdf prints with Chromium. Install it (Debian: apt-get install chromium) or pass CHROMIUM=…"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
 	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/pdf --builder custom --custom-builder singlehtml
 	$(BIN)/python scripts/print_pdf.py _build/pdf/_build/singlehtml/index.html _build/book.pdf "$(CHROMIUM)"
 	@echo "Made $(CURDIR)/_build/book.pdf"
@@ -148,7 +152,8 @@ epub: $(READY)  ## the book as one EPUB
 	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/epub --builder custom --custom-builder epub
 	@cp _build/epub/_build/epub/book.epub _build/book.epub && echo "Made $(CURDIR)/_build/book.epub"
 
-downloads: book pdf epub  ## PDF and EPUB put beside the pages, and linked from the front page
+downloads: book $(BROWSER)  ## PDF and EPUB put beside the pages, and linked from the front page
+	$(MAKE) --no-print-directory -j2 pdf epub
 	cp _build/book.pdf _build/book.epub _build/html
 	$(BIN)/jupyter-book build . $(STRICT)
 

@@ -162,11 +162,77 @@ def parity_of_checkpoints() -> None:
     run_all("11_parity_teacher", about, [{"step": t, "seed": s} for s in REPORTED for t in steps], one)
 
 
+WATCHED = ("final named", "progressive named", "final")
+
+
+def with_signs(z: Tensor, x: Tensor, named: bool) -> Tensor:
+    """|correlation| of an answer with each single sign: of the class that it names, ±1, or of 2p − 1."""
+    answer = z.argmax(-1) * 2.0 - 1 if named else 2 * z.softmax(-1)[:, 1] - 1
+    return (answer[:, None] * x).mean(0).abs() / answer.square().mean().sqrt()
+
+
+def turned_by(student: nn.Module, x: Tensor) -> Tensor:
+    """By sign: in how many of a hundred rows the student names the other class if this sign alone is turned."""
+    flips = 1 - 2 * torch.eye(BITS)
+    names = predict(student, x).argmax(-1)
+    turned = [predict(student, x * flip).argmax(-1) != names for flip in flips]
+    return 100 * torch.stack(turned).float().mean(-1)
+
+
+def watched(kind: str, lr: float, seed: int) -> list[dict]:
+    """One student, looked at every 40 steps: what its teacher then gives away, and what it answers by itself."""
+    student, teacher, about_signs = MLP(BITS, 8, 2, seed=seed), course(kind, seed), parity(998, 20_000)
+    checkpoints = teacher.teachers if kind.startswith("progressive") else [teacher]
+    turns, steps, rows = PARITY_STEPS // 2 // len(checkpoints), iter(range(PARITY_STEPS)), []
+
+    def look(step: int) -> None:
+        now = checkpoints[min(step // turns, len(checkpoints) - 1)]
+        z, part = predict(now, about_signs.x), about_signs[:2000]
+        given, own = with_signs(z, about_signs.x, "named" in kind), turned_by(student, part.x)
+        row = {"accuracy": accuracy(predict(student, about_signs.x), about_signs.y)}
+        row["teacher_accuracy"] = accuracy(z, about_signs.y)
+        row |= {f"given{i + 1}": value for i, value in enumerate(given.tolist())}
+        rows.append(row | {f"own{i + 1}": value for i, value in enumerate(own.tolist())})
+        student.train()
+
+    def loss(z, v, y):
+        if (step := next(steps)) % EVERY == 0:
+            look(step)
+        return hard_loss(z, None, v.argmax(-1)) if "named" in kind else kd_loss(z, v)
+
+    data = parity(seed, 128 * PARITY_STEPS)
+    fit(student, data, loss, teacher, steps=PARITY_STEPS, lr=lr, batch_size=128, seed=seed)
+    look(PARITY_STEPS)
+    return rows
+
+
+def watch(rates: dict[str, float]) -> None:
+    """Ten students of each kind once more, at the learning rates that were chosen: means over seeds 0 to 9."""
+    about = "Sparse parity: means of ten students on the way; given: |correlation| of the teacher's answer with a sign"
+    about += "; own: rows (%) whose class the student changes with that sign alone"
+
+    @cache
+    def found(kind: str) -> list[dict]:
+        runs = [watched(kind, rates[kind], s) for s in REPORTED]
+        return [
+            {k: float(np.mean([row[k] for row in rows])) for k in rows[0]} for rows in zip(*runs, strict=True)
+        ]
+
+    steps = range(0, PARITY_STEPS + 1, EVERY)
+    run_all(
+        "11_watched", about, [{"kind": k, "step": t} for k in WATCHED for t in steps],
+        lambda kind, step: found(kind)[step // EVERY],
+    )  # fmt: skip
+
+
 def parities() -> None:
     about = "Sparse parity: accuracy (%) of MLP(32 8 2) by what it learns from; s64 … during training; seeds 0 to 9"
     settings = [{"kind": k, "grid": [1]} for k in KINDS]
-    choose_then_report_many("11_parity", about, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together)
+    rows = choose_then_report_many(
+        "11_parity", about, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together
+    )
     parity_of_checkpoints()
+    watch({r["kind"]: float(r["lr"]) for r in rows if r["seed"] in REPORTED})
 
 
 # --------------------------------------------------------------------------------------------- subliminal learning

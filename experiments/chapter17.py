@@ -19,9 +19,9 @@ from companion.compress import pruned, quantized, settled
 from companion.data import Split, fashion, fashion_teacher
 from companion.losses import kd_loss
 from companion.metrics import accuracy, agreement
-from companion.models import MLP
+from companion.models import MLP, ConvNet
 from companion.speculative import acceptance
-from companion.training import fit_many, hard_loss, predict, teacher_logits
+from companion.training import fit, fit_many, hard_loss, predict, teacher_logits
 from experiments.common import REPORTED, TUNING, choose_then_report, group, run_all
 
 torch.set_num_threads(1)
@@ -35,7 +35,9 @@ DAMAGES = {
     "2 bits": lambda s: quantized(s, 2),
     "95 % out": lambda s: pruned(s, 0.95),
 }
-WAYS = ("1000 new images", "1000 labels", "9000 labels", "1000 new images and the large teacher")
+WAYS = (
+    "1000 new images", "1000 labels", "9000 labels", "9000 images", "1000 new images and the large teacher",
+)  # fmt: skip
 
 
 def soft(logits_s, logits_t, y):
@@ -55,7 +57,12 @@ def large_answers(index: int, part: str):
 
 @lru_cache(maxsize=8)
 def wholes(how: str, lr: float, seeds: tuple) -> dict:
-    """Students before anything is taken from them, by seed."""
+    """Students before anything is taken from them, by seed; or the teacher's own kind on the student's labels."""
+    if how == "ConvNet(16) alone":
+        convs = {seed: ConvNet(16, seed=seed) for seed in seeds}
+        for seed, net in convs.items():
+            fit(net, OWN, hard_loss, None, steps=STEPS, lr=lr, seed=seed)
+        return convs
     students = [MLP(784, 64, 10, seed=seed) for seed in seeds]
     loss, taught = hard_loss, None
     if how == "distilled":
@@ -125,7 +132,7 @@ def widened(name, about, one, rates: tuple, **fixed) -> dict:
 
 def images() -> None:
     about = "MLP(784 64 10) before anything is taken from it: accuracy and agreement with its teacher (%); 9000 images"
-    for how in ("alone", "distilled"):
+    for how in ("ConvNet(16) alone", "alone", "distilled"):
         lr = widened("17_whole", about, whole_one, RATES, how=how)["lr"]
     about = "The distilled MLP(784 64 10) with rounded or left-out weights: accuracy and agreement (%)"
     grid = [("bits", b) for b in (8, 6, 5, 4, 3, 2)] + [("left out", p) for p in (20, 40, 60, 80, 90, 95)]
@@ -134,13 +141,13 @@ def images() -> None:
         run_all("17_damaged", about, settings, damage_one)
     about = "As 17_damaged after 300 more steps with the damage in force"
     for damage in ("3 bits", "95 % out", "2 bits"):
-        for how in WAYS[: 4 if damage == "3 bits" else 3]:
+        for how in WAYS[: 5 if damage == "3 bits" else 4]:
             widened("17_repaired", about, repair_one, REPAIRS, damage=damage, how=how, whole_lr=lr)
 
 
 # ------------------------------------------------------------------------------------------------------- the draft
 
-KINDS = ("dictionary", "the target's words and probabilities")
+KINDS = ("dictionary", "dictionary of 100 words", "the target's words and probabilities")
 
 
 def contexts(spelled, said):
@@ -172,7 +179,7 @@ def asked(seed: int, part: str, n: int, kind: str):
     order = torch.randperm(len(known), generator=generator)[:n].tolist()
     spelled = teachers.spell([known[i][0] for i in order])
     said = teachers.to_ids([known[i][1][0] for i in order])
-    if kind != "dictionary":
+    if "dictionary" not in kind:
         said = teachers.answers(target(), spelled, generator)
     x, y, kept = contexts(spelled, said)
     with torch.no_grad():
@@ -182,7 +189,7 @@ def asked(seed: int, part: str, n: int, kind: str):
 
 @lru_cache(maxsize=2)
 def drafts(kind: str, lr: float, seeds: tuple) -> dict:
-    sets = [asked(seed, "train", 1000, kind) for seed in seeds]
+    sets = [asked(seed, "train", 100 if "100" in kind else 1000, kind) for seed in seeds]
     students = [MLP(293, 64, 74, seed=seed) for seed in seeds]
     loss, taught = hard_loss, None
     if "probabilities" in kind:

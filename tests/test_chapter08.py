@@ -101,6 +101,16 @@ def test_less_the_log_prior_is_the_posterior_of_balanced_classes():
     assert (posterior.argmax(1) > 0).mean() < 0.5 * (balanced.argmax(1) > 0).mean()
 
 
+@pytest.mark.parametrize("rare", [700, 100, 7])
+def test_a_teacher_that_knows_both_densities_still_gives_up_the_rare_class(rare):
+    """The moving figure's share: two normals at ±1, counted where the posterior of the rare one is above one half."""
+    x = np.linspace(-8, 8, 200_001)
+    common, seldom = (stats.norm(mean, 1).pdf(x) for mean in (-1, 1))
+    posterior = rare * seldom / (rare * seldom + 700 * common)
+    counted = seldom[posterior > 0.5].sum() * (x[1] - x[0])
+    assert stats.norm.cdf(1 - np.log(700 / rare) / 2) == pytest.approx(counted, abs=1e-4)
+
+
 # ----------------------------------------------------------------------------------------------- exercises
 
 

@@ -124,6 +124,30 @@ def test_each_method_had_as_many_tries_and_ten_reported_runs(name):
         assert len(chosen) == 1 and means[chosen.pop()] == pytest.approx(max(means.values()))
 
 
+@pytest.mark.parametrize("name", ["13_fashion", "13_letters"])
+def test_the_lines_of_kd_stand_in_the_order_in_which_its_search_tried_them(name):
+    """The figure that gives KD one setting after the other reads them in this order."""
+    first = {}
+    for r in lines("13_fashion"):  # on letters a search begins where it ended on clothes
+        if (r["method"], r["part"]) == ("kd", "test"):
+            first[r["student"]] = float(r["lr"]), float(r["knob"])
+    for student, lr in chapter13.STUDENTS.items():
+        mine = [r for r in lines(name) if (r["student"], r["method"], r["part"]) == (student, "kd", "val")]
+        means = Counter()
+        for r in mine:
+            means[float(r["lr"]), float(r["knob"])] += float(r["accuracy"])
+        tried = []
+        knobs, knob = chapter13.KNOBS["kd"]
+        start = first[student] if name == "13_letters" else (lr, knob)
+
+        def score(*place, means=means, tried=tried):
+            tried.append(place)
+            return means[place]
+
+        chapter13.walk(score, start[0], knobs, start[1], chapter13.SETTINGS)
+        assert tried == list(means)
+
+
 def test_the_two_lessons_have_the_rates_that_validation_chose():
     """Ten seeds a row; its rate is that of the same loss in chapter 10 or 13, or the best of those tried here."""
     rows = lines("13_budget")

@@ -71,18 +71,20 @@ def test_the_lost_share_is_a_two_state_chains(eps, back):
 
 
 @pytest.mark.equation("eq-two-gradients")
-def test_the_gradient_of_the_reverse_divergence_has_two_parts():
+@pytest.mark.parametrize("loss", [reverse_kl_loss, forward_kl_loss])
+def test_the_gradient_along_a_students_answers_has_two_parts(loss):
     v, fixed = chain(2), chain(3)
     flat = torch.stack(list(fixed.values())).requires_grad_()
     z = dict(zip(fixed, flat, strict=True))
     P, Q = whole(v), whole(z)
-    (right,) = torch.autograd.grad((Q.exp() * (Q - P)).sum(), flat, retain_graph=True)
-    kl = {h: reverse_kl_loss(z[h][None], v[h][None]) for h in z}
+    goal = (Q.exp() * (Q - P)).sum() if loss is reverse_kl_loss else along(Q.exp(), loss, z, v)
+    (right,) = torch.autograd.grad(goal, flat, retain_graph=True)
+    far = {h: loss(z[h][None], v[h][None]) for h in z}
     total = 0
     for weight, y in zip(Q.exp().detach(), EVERY, strict=True):
         for t in range(L):
-            later = sum(kl[y[:s]].detach() for s in range(t + 1, L))
-            total = total + weight * (kl[y[:t]] + later * z[y[:t]].log_softmax(-1)[y[t]])
+            later = sum(far[y[:s]].detach() for s in range(t + 1, L))
+            total = total + weight * (far[y[:t]] + later * z[y[:t]].log_softmax(-1)[y[t]])
     (found,) = torch.autograd.grad(total, flat)
     torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
 

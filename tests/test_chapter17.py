@@ -134,6 +134,26 @@ def test_images_of_the_repair_are_new_to_the_student():
     assert again < 10  # the set repeats a few images
 
 
+def test_fewer_labels_alone_are_tried_with_the_teachers_own_kind(monkeypatch):
+    asked = []
+    monkeypatch.setattr(chapter17, "fit", lambda net, split, loss, *rest, **k: asked.append((net, split, k)))
+    found = chapter17.wholes.__wrapped__("ConvNet(16) alone", 0.003, (5, 6))
+    assert [type(net).__name__ for net in found.values()] == ["ConvNet"] * 2 and list(found) == [5, 6]
+    assert all(split is chapter17.OWN and k["steps"] == chapter17.STEPS for _, split, k in asked)
+
+
+def test_a_short_dictionary_has_a_hundred_words_of_the_long_one(monkeypatch):
+    sets = []
+    monkeypatch.setattr(
+        chapter17, "asked", lambda seed, part, n, kind: sets.append((n, kind)) or (torch.zeros(2, 293), 0, 0)
+    )
+    monkeypatch.setattr(chapter17, "Split", lambda x, y: x)
+    monkeypatch.setattr(chapter17, "fit_many", lambda *a, **k: None)
+    for kind in chapter17.KINDS:
+        chapter17.drafts.__wrapped__(kind, 0.01, (0,))
+    assert [n for n, _ in sets] == [1000, 100, 1000]
+
+
 def test_a_context_is_two_phonemes_and_five_letters():
     spelled, said = torch.tensor([[5, 6, 7, 2, 0]]), torch.tensor([[2, 30, 31, 3]])
     x, y, kept = chapter17.contexts(spelled, said)

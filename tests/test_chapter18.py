@@ -41,6 +41,27 @@ def test_a_teacher_of_three_times_the_size_doubles_the_bill():
     assert ten["money_live"] == pytest.approx(ten["hours_trained"] * 13 / 3)
 
 
+@pytest.mark.equation("eq-checkpoint-interval")
+def test_youngs_interval_costs_least_and_is_fifty_four_minutes_in_the_example():
+    write, between = 60.0, 86_400.0
+    best = (2 * write * between) ** 0.5
+    assert round(best) == 3220 and round(best / 60) == 54
+
+    def cost(interval):  # of an hour's share: writing, and half an interval lost at each failure
+        return write / interval + interval / 2 / between
+
+    assert cost(best) == pytest.approx(min(cost(best * k / 100) for k in range(50, 201)))
+
+
+def test_the_shares_of_the_second_figure():
+    for m in range(1, 7):  # tokens of process 2, which cost 3 nats each; process 1 has 6 of 1 nat
+        own = [1 / (2 * 6)] * 6 + [1 / (2 * m)] * m
+        nats = [1.0] * 6 + [3.0] * m
+        assert sum(own) == pytest.approx(1)
+        assert sum(w * x for w, x in zip(own, nats, strict=True)) == pytest.approx(2)
+        assert (own[0] == pytest.approx(own[-1])) == (m == 6)
+
+
 def test_sixteen_bytes_a_parameter_and_two():
     whole = 16 * 7 + 2 * 70  # GB
     assert [round(whole / n) for n in (1, 4, 8, 16)] == [252, 63, 32, 16]

@@ -293,8 +293,8 @@ EXERCISES = (
     _row("recall_at", "16_small", 2, "measuring", "How much of the teacher's list", encoders.recall_at),
     _row("which_encoder", "16_small", 2, "tools", "Which encoder?",
          choice("which_encoder", ("tfidf", "static", "teacher"), {
-             (0, "static"): "fifty thousand labels teach a classifier which words matter, in these texts.",
-             (0, "teacher"): "look at the table: with many labels, does a general vector still win?",
+             (0, "static"): "in which of its lessons did the student meet this part's number?",
+             (0, "teacher"): "did its lessons have this part's number, and has that anything to do with meaning?",
              (1, "tfidf"): "with thirty labels most words of a new text stand in none of them.",
              (1, "teacher"): "ten million texts at the teacher's pace: how many days are that on this machine?",
              (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",

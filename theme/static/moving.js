@@ -135,7 +135,7 @@
       draw(d, { T, image, without }) {
         const y = d.labels[image], names = d.classes.filter((_, c) => !(without && c === y));
         const [p, before, after] = [d.teacher, d.before, d.after].map(v => softmax(v[image].filter((_, c) => !(without && c === y)), T));
-        const apart = q => sum(minus(p, q).map(Math.abs)) / 2, first = q => q.indexOf(Math.max(...q)), target = without ? -1 : y;
+        const apart = q => sum(p.map((x, c) => x * Math.log(x / q[c]))), first = q => q.indexOf(Math.max(...q)), target = without ? -1 : y;
         const sure = softmax(d.teacher[image], T)[y], notes = [
           [.75, "Low T: the teacher puts nearly everything on one class. The student after training, less sure, need not: look at its second bar."],
           [6, "In between: the other classes can be seen, and they differ from image to image."], [99, "High T: all bars come near to equal, whatever the image. Softer is not more knowing."]];
@@ -143,7 +143,7 @@
           plots: [bars(`Bars: ${without ? "shares of the wrong classes" : "probabilities"} by teacher, student before and student after`, names,
             [{ values: p, c: "t" }, { values: before, c: "b" }, { values: after, c: "s" }], target, without ? "share among the other nine, r" : "probability")],
           say: [[`teacher's p of “${d.classes[y]}”`, "sure", sure], ["entropy of the blue bars, in nats", "entropy", entropy(p)],
-            ["distance from teacher to student before", "before", apart(before)], ["after", "after", apart(after)]],
+            ["KL(teacher‖student) before, in nats", "before", apart(before)], ["after", "after", apart(after)]],
           note: notes.find(([most]) => T < most)[1],
           goal: { text: "Find another image than the first for which teacher and trained student have different longest bars.", reached: image > 0 && !without && first(p) !== first(after) },
           heads: ["class", "teacher", "before", "after"], rows: names.map((c, i) => [c, fix(p[i]), fix(before[i]), fix(after[i])]),
