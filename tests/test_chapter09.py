@@ -130,7 +130,7 @@ def test_the_questions_are_peoples_own():
     assert len(sections) == len(threads) + 5 == 32
     assert list(sections)[:5] == [q for q in sections if q not in threads]
     assert all(question.endswith("?") or "?" in question for question in sections)
-    assert f"and {len(threads)} that people asked in public" in TEXT
+    assert f"and {len(threads)} that came up in public threads" in TEXT
 
 
 def anchors(path):

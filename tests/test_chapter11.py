@@ -1,14 +1,12 @@
-"""Chapter 11: lost and regained, mutual learning, what single signs give away, and steps from common weights."""
+"""Chapter 11: lost and regained, what single signs give away, and steps from common weights."""
 
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from companion import checks
-from companion.losses import kd_loss
 from companion.metrics import accuracy
 from companion.models import MLP
 
@@ -23,21 +21,6 @@ def test_the_students_accuracy_is_the_teachers_less_what_is_lost_and_what_is_reg
     lost, regained = (100 * part.double().mean().item() for part in (knew & ~right, right & ~knew))
     assert (lost, regained) == (20, 10)
     assert accuracy(student, y) == accuracy(teacher, y) - lost + regained == 80
-
-
-@pytest.mark.equation("eq-mutual")
-def test_each_of_two_learns_from_labels_and_the_other_which_gets_no_gradient():
-    """The gradient in one student's logits is that of its labels and of a fixed teacher."""
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, 6, 4, generator=generator, dtype=torch.double).requires_grad_().unbind(0)
-    a.retain_grad(), b.retain_grad()
-    y, T = torch.tensor([0, 1, 2, 3, 0, 1]), 2.0
-    loss = F.cross_entropy(a, y) + F.cross_entropy(b, y) + kd_loss(a, b, T) + kd_loss(b, a, T)
-    loss.backward()
-    for mine, other in ((a, b), (b, a)):
-        z, v = mine.detach(), other.detach()
-        due = z.softmax(-1) - F.one_hot(y, 4) + T * ((z / T).softmax(-1) - (v / T).softmax(-1))
-        assert torch.allclose(mine.grad, due / 6, atol=1e-12)
 
 
 @pytest.mark.equation("eq-single-sign")
