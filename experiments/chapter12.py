@@ -159,8 +159,8 @@ def view_information(teacher, x, seed: int, views: int = 20) -> float:
 
 
 @lru_cache(maxsize=1)
-def class_of_students(kind, n, steps, shift, lr, seeds: tuple, teacher: str) -> dict:
-    """All seeds of a setting, trained at once: seed → its columns."""
+def students_of(kind, n, steps, shift, lr, seeds: tuple, teacher: str) -> tuple:
+    """All seeds of a setting, trained at once: (seed → student), their questions and the answers."""
     sets, answers = [], []
     for seed in seeds:
         pool = TRAIN if teacher == "shipped" else OF_STUDENTS
@@ -172,8 +172,15 @@ def class_of_students(kind, n, steps, shift, lr, seeds: tuple, teacher: str) -> 
         answers.append(v)
     students = [MLP(784, 32, 10, seed=seed) for seed in seeds]
     fit_many(students, sets, soft, answers, steps=steps, lr=lr, seeds=seeds)
+    return dict(zip(seeds, students, strict=True)), sets, answers
+
+
+@lru_cache(maxsize=1)
+def class_of_students(kind, n, steps, shift, lr, seeds: tuple, teacher: str) -> dict:
+    """All seeds of a setting: seed → its columns."""
+    students, sets, answers = students_of(kind, n, steps, shift, lr, seeds, teacher)
     rows = {}
-    for seed, student, asked, v in zip(seeds, students, sets, answers, strict=True):
+    for (seed, student), asked, v in zip(students.items(), sets, answers, strict=True):
         name, part = examined(seed)
         z, theirs = predict(student, part.x), teacher_logits(teacher_of(teacher, seed), part.x)
         rows[seed] = {
@@ -244,6 +251,49 @@ def ask_rest() -> None:
     ask("dreamed", INVENTED)
     for steps in (125, 2000):
         ask("rolled", 10_000, (2,), steps)
+
+
+# ------------------------------------------------------------------- was it learned, or only learned by heart?
+
+
+def new_questions(kind: str, seed: int) -> torch.Tensor:
+    """1,000 more questions of one kind, none of them asked before (of digits, the 797 that are left)."""
+    if kind == "digits":
+        x = torch.cat([part.x for part in digits(seed)[1:]]).view(-1, 1, 8, 8)
+        return (F.interpolate(x, size=(28, 28), mode="bilinear") - MEAN) / STD
+    return questions(kind, 1000, 0, seed + 200, pool=TEST)
+
+
+def commonest(logits) -> float:
+    """How often the commonest answer is given, in %: so often agrees whoever always gives that one."""
+    answers = logits.argmax(-1)
+    return 100 * answers.bincount().max().item() / len(answers)
+
+
+def fresh_one(kind: str, lr: float, seed: int) -> dict:
+    master, new = TEACHERS[seed % 10], new_questions(kind, seed)
+    student = students_of(kind, 1000, 500, 0, lr, group(seed), "shipped")[0][seed]
+    v, clothes = teacher_logits(master, new), teacher_logits(master, TEST.x)
+    row = class_of_students(kind, 1000, 500, 0, lr, group(seed), "shipped")[seed]
+    return {
+        "part": "test",
+        "agrees_asked": row["agrees_asked"],
+        "agrees_new": agreement(predict(student, new), v),
+        "commonest_new": commonest(v),
+        "agrees": row["agrees"],
+        "commonest": commonest(clothes),
+    }
+
+
+def fresh() -> None:
+    about = "Agreement (%) of 12_questions n = 1000 on new questions of its kind; commonest: one answer to all of them"
+    rows = np.genfromtxt(
+        FOLDER / "12_questions.csv", skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8"
+    )
+    rows = rows[(rows["n"] == 1000) & (rows["part"] == "test")]
+    for kind in ("noise", "photograph", "digits", "shuffled", "half", "real"):
+        lr = float(rows["lr"][rows["kind"] == kind][0])
+        run_all("12_fresh", about, [{"kind": kind, "lr": lr, "seed": s} for s in REPORTED], fresh_one)
 
 
 # ---------------------------------------------------------------------------------- classes that were never shown
@@ -408,4 +458,5 @@ if __name__ == "__main__":
     references()
     teachers()
     ask_rest()
+    fresh()
     missing()

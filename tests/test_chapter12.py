@@ -217,3 +217,19 @@ def test_prediction_of_an_answer_nobody_asked_for(capsys):
     w = descended(torch.tensor([[1.0, 1.0], [2.0, 2.0]], **DOUBLE), torch.tensor([3.0, 4.0], **DOUBLE))
     assert said(checks.unasked_answer, lambda: w[0].item(), capsys) == "✓ unasked_answer"
     assert "no question" in said(checks.unasked_answer, lambda: 3, capsys)
+
+
+def test_new_questions_are_of_the_kind_and_were_not_asked():
+    for kind in ("real", "half", "digits", "photograph", "noise"):
+        asked, new = (
+            chapter12.questions(kind, 1000, 0, 0).flatten(1),
+            chapter12.new_questions(kind, 0).flatten(1),
+        )
+        assert len(new) == (797 if kind == "digits" else 1000)
+        assert (asked.mean() - new.mean()).abs() < 0.15
+        assert not {x.numpy().tobytes() for x in asked} & {x.numpy().tobytes() for x in new}
+
+
+def test_the_commonest_answer_is_counted():
+    logits = torch.tensor([[0.0, 1.0], [2.0, 3.0], [1.0, 0.0], [0.0, 5.0]])
+    assert chapter12.commonest(logits) == 75

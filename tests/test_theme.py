@@ -401,6 +401,14 @@ def test_code_that_shows_nothing_joins_the_fold_before_it():
     assert [cell["classes"] for cell in section.findall(folds.is_cell)] == [[], ["folded-above"]]
 
 
+def test_a_cell_that_is_folded_whole_keeps_its_place():
+    whole = folded_cell("b")
+    whole["hide_mode"] = "all"
+    section = folded(folded_cell("a", "1"), nodes.paragraph("", "x"), whole, nodes.paragraph("", "y"))
+    assert folds_in(section) == [["a"], ["b"]]
+    assert [cell["classes"] for cell in section.findall(folds.is_cell)] == [[], []]
+
+
 def test_three_claims_show_and_a_line_says_how_many_more():
     printed = [["✓ 1", "n = 5", "✓ 2"], ["✓ 3", "✓ 4"], ["✓ 5"]]
     section = folded(*(folded_cell(f"c{i}", "\n".join(lines)) for i, lines in enumerate(printed)))

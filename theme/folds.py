@@ -50,7 +50,8 @@ def merge_code(runs: list[list[nodes.container]]) -> None:
         first = None
         for cell, following in zip(run, [*run[1:], None], strict=True):
             own = fold_of(cell)
-            if own is None:  # a cell that is read begins a new row
+            if own is None or cell.get("hide_mode") == "all":
+                # a cell that is read, or whose fold has its output and a name of its own, stays and begins a new row
                 first = None
                 continue
             if (
