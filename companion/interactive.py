@@ -28,7 +28,6 @@ __all__ = [
     "Table",
     "gradient_sizes",
     "least_over_widths",
-    "show_article_formula",
     "show_cover_or_seek",
     "show_dark_knowledge",
     "show_frames",
@@ -285,32 +284,3 @@ def show_cover_or_seek(teacher, beta: float = 0.3, betas: Sequence[float] = (0.1
     top.legend(loc="upper right", fontsize=9)
     low.legend(loc="upper center", fontsize=9)
     show("cover-or-seek", data)
-
-
-def show_article_formula(logits_s: Tensor, logits_t: Tensor) -> None:
-    """The article's softmax beside the right one: the sum of the student's q and the gradient, against τ.
-
-    Args:
-        logits_s, logits_t: student's and teacher's logits of one input (C,).
-
-    Raises:
-        ValueError: shapes differ, or a logit is not finite.
-    """
-    _same_shape(student=logits_s, teacher=logits_t)
-    data = {"student": rounded(logits_s, 10), "teacher": rounded(logits_t, 10)}
-    taus = torch.logspace(0, 3, 33, base=2).tolist()
-    right = torch.stack([(soften(logits_s, t) - soften(logits_t, t)) / t for t in taus])
-    z = logits_s.clone().requires_grad_()
-    by_article = [z.exp() / (z.exp().sum() / t) for t in taus]  # as it stands there
-    losses = [-(soften(logits_t) * q.log()).sum() for q in by_article]
-    article = torch.stack([torch.autograd.grad(loss, z)[0] for loss in losses])
-    _, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.8), sharex=True)
-    axes[0].plot(taus, [q.sum().item() for q in by_article], color=ARTICLE, label="τ under the sum only")
-    axes[0].plot(taus, [soften(logits_s, t).sum() for t in taus], color=TEACHER, label="τ under every logit")
-    axes[0].set(ylabel="sum of q")
-    axes[0].legend()
-    axes[1].plot(taus, article, color=ARTICLE)
-    axes[1].plot(taus, right, color=TEACHER)
-    axes[1].axhline(0, color=INK, lw=1, ls=":")
-    axes[1].set(xlabel="τ", ylabel="gradient in each logit")
-    show("article-formula", data)

@@ -30,7 +30,6 @@ def images():
     return torch.randn(20, 1, 28, 28, generator=generator)
 
 
-@pytest.mark.equation("eq-same-response")
 @pytest.mark.erratum("T6")
 def test_responses_do_not_determine_features_or_relations():
     random = np.random.default_rng(0)

@@ -28,7 +28,6 @@ SHOWN = {
     "three-classes": lambda: interactive.show_three_classes(V[0, :3], Z[0, :3]),
     "two-humps": lambda: interactive.show_two_humps(MIXTURE, {"forward": (-0.6, 3.04631, 0.66)}),
     "cover-or-seek": lambda: interactive.show_cover_or_seek(MIXTURE),
-    "article-formula": lambda: interactive.show_article_formula(Z[0, :3], V[0, :3]),
 }
 
 
@@ -80,7 +79,6 @@ def test_gradient_sizes_are_autograd_s(T):
     "draw",
     [
         lambda: interactive.gradient_sizes(Z, V[:1], 2),
-        lambda: interactive.show_article_formula(Z[0], V[0, :3]),
         lambda: interactive.show_dark_knowledge(IMAGES, Y, V, Z[:, :3], V),
     ],
 )

@@ -411,6 +411,18 @@ def test_three_claims_show_and_a_line_says_how_many_more():
     assert "n = 5" in shown
 
 
+@pytest.mark.parametrize(("most", "words", "shown"), [(1, "✓ and 2 more", ["✓ 1"]), (0, "✓ 3 claims", [])])
+def test_a_tag_says_how_many_claims_show(most, words, shown):
+    tagged = folded_cell("b", "✓ 2\n✓ 3")
+    tagged["classes"].append(f"tag_claims-{most}")
+    section = folded(folded_cell("a", "✓ 1"), tagged)
+    more = section.children[-1].children[-1]
+    assert more["prompt_show"] == words
+    rest = section.astext().replace(more.astext(), "")
+    assert [line for line in rest.splitlines() if line.startswith("✓")] == shown
+    assert more.astext().split("\n") == ["✓ 1", "✓ 2", "✓ 3"][most:]
+
+
 def test_claims_in_a_fold_of_their_own_stay_in_it():
     cell, claims = folded_cell("c"), "✓ 1\n✓ 2\n✓ 3\n✓ 4"
     cell += HideCodeCellNode(

@@ -1,4 +1,5 @@
-"""One fold between two paragraphs: cells in a row share one line to unfold their code, and show three claims at most.
+"""One fold between two paragraphs: cells in a row share one line to unfold their code, and show three claims at most,
+or as many as the tag claims-1 of one of them says.
 
 A notebook keeps its cells apart, as each is compared in its own way; on a page their code is read, if at all, together.
 """
@@ -8,7 +9,7 @@ from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 MARK = "✓ "
-SHOWN = 3  # claims in a row
+SHOWN = 3  # claims in a row, unless a tag says otherwise
 
 
 def is_cell(node: nodes.Node) -> bool:
@@ -77,8 +78,10 @@ def hidden(node: nodes.Node) -> bool:
 
 
 def fold_claims(run: list[nodes.container]) -> None:
-    """The claims after the third go behind a line that says how many there are."""
+    """The claims after the third, or another, go behind a line that says how many there are."""
     rest, seen = [], 0
+    tags = [name for cell in run for name in cell["classes"] if name.startswith("tag_claims-")]
+    most = int(tags[0].removeprefix("tag_claims-")) if tags else SHOWN
     for cell in run:
         for printed in list(
             cell.findall(lambda n: isinstance(n, nodes.literal_block) and "output" in n["classes"])
@@ -87,7 +90,7 @@ def fold_claims(run: list[nodes.container]) -> None:
                 continue
             lines = printed.astext().splitlines()
             claims = [line for line in lines if line.startswith(MARK)]
-            later = claims[max(0, SHOWN - seen) :]
+            later = claims[max(0, most - seen) :]
             seen += len(claims)
             if later:
                 rest += later
@@ -98,7 +101,7 @@ def fold_claims(run: list[nodes.container]) -> None:
                 else:
                     printed.parent.remove(printed)
     if rest:
-        words = f"{MARK}and {len(rest)} more"
+        words = f"{MARK}and {len(rest)} more" if most else f"{MARK}{len(rest)} claim{'s' * (len(rest) > 1)}"
         fold = HideCodeCellNode(prompt_show=words, prompt_hide=words, classes=["more-claims"])
         text = "\n".join(rest)
         block = nodes.literal_block(text, text, classes=["output", "stream"], language="none")

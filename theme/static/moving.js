@@ -135,7 +135,7 @@
       draw(d, { T, image, without }) {
         const y = d.labels[image], names = d.classes.filter((_, c) => !(without && c === y));
         const [p, before, after] = [d.teacher, d.before, d.after].map(v => softmax(v[image].filter((_, c) => !(without && c === y)), T));
-        const apart = q => sum(minus(p, q).map(Math.abs)) / 2, first = q => q.indexOf(Math.max(...q)), target = without ? -1 : y;
+        const apart = q => sum(p.map((x, c) => x * Math.log(x / q[c]))), first = q => q.indexOf(Math.max(...q)), target = without ? -1 : y;
         const sure = softmax(d.teacher[image], T)[y], notes = [
           [.75, "Low T: the teacher puts nearly everything on one class. The student after training, less sure, need not: look at its second bar."],
           [6, "In between: the other classes can be seen, and they differ from image to image."], [99, "High T: all bars come near to equal, whatever the image. Softer is not more knowing."]];
@@ -143,7 +143,7 @@
           plots: [bars(`Bars: ${without ? "shares of the wrong classes" : "probabilities"} by teacher, student before and student after`, names,
             [{ values: p, c: "t" }, { values: before, c: "b" }, { values: after, c: "s" }], target, without ? "share among the other nine, r" : "probability")],
           say: [[`teacher's p of “${d.classes[y]}”`, "sure", sure], ["entropy of the blue bars, in nats", "entropy", entropy(p)],
-            ["distance from teacher to student before", "before", apart(before)], ["after", "after", apart(after)]],
+            ["KL(teacher‖student) before, in nats", "before", apart(before)], ["after", "after", apart(after)]],
           note: notes.find(([most]) => T < most)[1],
           goal: { text: "Find another image than the first for which teacher and trained student have different longest bars.", reached: image > 0 && !without && first(p) !== first(after) },
           heads: ["class", "teacher", "before", "after"], rows: names.map((c, i) => [c, fix(p[i]), fix(before[i]), fix(after[i])]),
@@ -278,41 +278,6 @@
           note: best.sigma > 2 ? "The nearest student covers both humps." : "The nearest student sits on one hump. The valley in the middle is still there, for a student that starts in it.",
           goal: { text: "Find the first β at which the student leaves the middle.", reached: best.sigma < 2 && beta < .425 },
           heads: ["β", "μ", "σ", "divergence"], rows: [[fix(beta, 2), fix(best.mu), fix(best.sigma), fix(best.value)]],
-        };
-      },
-    },
-
-    "article-formula": {
-      how: "Turn τ. On which side do the gradient's bars move?",
-      controls: d => [temperatureSlider(1, "τ", 8, 1)],
-      key: () => [["a", "τ under the sum only"], ["t", "τ under every logit"]],
-      draw(d, { T }) {
-        const p = softmax(d.teacher);
-        const sides = [
-          { name: "article", q: z => z.map(x => Math.exp(x) / (sum(z.map(Math.exp)) / T)), p, c: "a" },
-          { name: "right", q: z => softmax(z, T), p: softmax(d.teacher, T), c: "t" },
-        ];
-        for (const s of sides) { // the gradient by differences: of the loss as it is written, whatever it is
-          const loss = z => -sum(s.q(z).map((q, c) => s.p[c] * Math.log(q)));
-          s.shown = s.q(d.student);
-          s.sum = sum(s.shown);
-          s.gradient = d.student.map((_, c) => {
-            const at = h => loss(d.student.map((x, j) => x + (j === c ? h : 0)));
-            return (at(1e-4) - at(-1e-4)) / 2e-4;
-          });
-        }
-        const pair = (label, y, part) => {
-          const g = plot(label, { min: .5, max: 3.5, ticks: [1, 2, 3], label: "class" }, y), zero = g.Y(0);
-          g.add("line", { class: "axis", x1: 46, x2: 312, y1: zero, y2: zero });
-          sides.forEach((s, k) => part(s).forEach((v, i) => g.add("rect", { class: s.c, x: g.X(i + 1) + (k ? 2 : -26), width: 24, y: Math.min(g.Y(v), zero), height: Math.abs(g.Y(v) - zero) })));
-          return g.svg;
-        };
-        return {
-          plots: [pair("The student's “probabilities” by both formulas", { min: 0, max: 8, ticks: [0, 2, 4, 6, 8], label: "q" }, s => s.shown),
-            pair("The gradient in the student's logits by both formulas", { min: -.8, max: .8, ticks: [-.8, -.4, 0, .4, .8], label: "gradient" }, s => s.gradient)],
-          say: [["sum, article", "article-sum", sides[0].sum], ["right", "right-sum", sides[1].sum], ["size of the gradient, article", "article-size", norm(sides[0].gradient)], ["right", "right-size", norm(sides[1].gradient)]],
-          note: T === 1 ? "At τ = 1 the two formulas are one." : "The numbers on one side add up to τ, and their gradient stands still. On the other they add up to 1, and the gradient shrinks.",
-          heads: ["formula", "q₁", "q₂", "q₃", "∂/∂z₁", "∂/∂z₂", "∂/∂z₃"], rows: sides.map(s => [s.name, ...s.shown.map(x => fix(x)), ...s.gradient.map(x => fix(x))]),
         };
       },
     },
