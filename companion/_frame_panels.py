@@ -103,7 +103,8 @@ class Curves:
         dots = [d.reshape(-1, 2) for *_, d in lines if d is not None]
         xs = np.concatenate([xs for xs, *_ in lines] + [d[:, 0] for d in dots])
         ys = np.concatenate([ys.ravel() for _, ys, _ in lines] + [d[:, 1] for d in dots])
-        x = axis(self.title, self.x, xs, self.xlim, self.logx, 0)
+        at = np.unique(np.concatenate([xs for xs, *_ in lines]))
+        x = axis(self.title, self.x, xs, self.xlim, self.logx, 0, at)
         y = axis(self.title, self.y, ys, self.ylim, self.logy)
         found = []
         for name, c, (xs, ys, dots) in zip(self.curves, kinds, lines, strict=True):

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -87,14 +88,19 @@ def written(value) -> str:
     """A number as an axis or a slider says it: 0.5, 12,000, 10⁶, 2e−05."""
     if isinstance(value, str):
         return value
-    text = f"{value:,g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.0e}"
+    text = f"{value:,g}" if value == 0 or 1e-4 <= abs(value) < 1e6 else f"{value:.0e}"
     if text.lstrip("-").startswith("1e"):
         return f"10{str(int(text.split('e')[1])).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
     return text.replace("-", "−")
 
 
-def axis(title: str, label: str, numbers: np.ndarray, limits, log: bool = False, room: float = 0.05) -> dict:
-    """Ends, ticks and their names for one axis; the numbers' own ends, with some room, where no limits are given."""
+def axis(
+    title: str, label: str, numbers: np.ndarray, limits, log: bool = False, room: float = 0.05, at=()
+) -> dict:
+    """Ends, ticks and their names for one axis; the numbers' own ends, with some room, where no limits are given.
+
+    at: where a logarithmic axis has its ticks, if their names have room there.
+    """
     low, high = limits or (numbers.min(), numbers.max())
     if low > numbers.min() or high < numbers.max():
         raise ValueError(
@@ -117,8 +123,19 @@ def axis(title: str, label: str, numbers: np.ndarray, limits, log: bool = False,
         ticks = [t for t in found if low <= t <= high] if label else []
         if len(ticks) > 2:
             break
+    if log and label and _have_room(at, low, high):
+        ticks = [float(f"{t:.6g}") for t in at]
     ends = {"min": float(f"{low:.6g}"), "max": float(f"{high:.6g}")}
     return {**ends, "ticks": ticks, "names": [written(t) for t in ticks], "label": label, "log": log}
+
+
+def _have_room(ticks, low: float, high: float) -> bool:
+    """Whether two to eight names fit below a logarithmic axis, which is 266 points long; a letter takes 6.2."""
+    places = [266 * math.log(t / low) / math.log(high / low) for t in ticks]
+    wide = [6.2 * len(written(float(t))) for t in ticks]
+    return 2 <= len(ticks) <= 8 and all(
+        b - a >= (v + w) / 2 + 5 for (a, b), (v, w) in zip(pairwise(places), pairwise(wide), strict=True)
+    )
 
 
 def styles(title: str, names: Iterable[str], colours: Mapping[str, str]) -> list[str]:

@@ -96,6 +96,18 @@ PLACES = torch.rand(F, 2, 2, generator=torch.Generator().manual_seed(2))
 ROWS = [[["p", f"{i}"], ["q", "0"]] for i in range(F)]
 
 
+def test_ticks_of_a_logarithmic_axis_stand_at_the_values_where_they_have_room(shown):
+    def ticks(xs):
+        line = Curves("L", "T", "loss", {"teacher": (xs, torch.ones(len(xs)))}, logx=True)
+        (panel,) = shown(panels=[line])[MIME]["data"]["panels"]
+        return panel["x"]["names"]
+
+    assert ticks(TS) == ["1", "2", "4", "8", "16"]
+    assert ticks([0.0003, 0.001, 0.003, 0.1]) == ["0.0003", "0.001", "0.003", "0.1"]
+    assert ticks([1, 1.1, 1.2, 1.3, 10]) == ["1", "2", "5", "10"]
+    assert ticks(range(1, 101)) == ["1", "10", "100"]
+
+
 def test_points_images_and_a_table(shown):
     images = torch.rand(F, 4, 4)
     images[3] = images[0]  # kept once

@@ -516,6 +516,43 @@ def test_figures_of_frames_show_their_numbers_and_their_goal_can_be_reached(page
 
 
 @pytest.mark.parametrize(("where", "place"), FRAMES)
+def test_the_legend_of_frames_has_a_piece_of_each_line_dot_and_bar(page, where, place):
+    figure = Frames(page, where, place)
+    look = "e => (s => [e.tagName, s.stroke, s.strokeDasharray, s.strokeWidth])(getComputedStyle(e))"
+    shown = {
+        span.text_content(): span.locator("svg > *")
+        for span in figure.box.locator(".moving-key > span").all()
+    }
+    tags = {"bars": "rect", "curves": "path", "points": "circle"}
+    for panel, box in zip(figure.data["panels"], figure.box.locator(".moving-panel").all(), strict=True):
+        entries = panel.get("series") or panel.get("lines") or panel.get("groups") or []
+        for entry in entries:
+            if entry["name"] not in shown:
+                assert len(entries) == 1 and entry["name"].lower() in panel["title"].lower()
+            elif shown[entry["name"]].evaluate("e => e.tagName") == tags[panel["form"]]:
+                drawn = box.locator(f"{tags[panel['form']]}[class='{entry['c']}']").first
+                alike = [one.evaluate(look) for one in (shown[entry["name"]], drawn)]
+                assert (
+                    alike[0][: 3 if panel["form"] == "bars" else 4]
+                    == alike[1][: 3 if panel["form"] == "bars" else 4]
+                )
+
+
+@pytest.mark.parametrize(("where", "place"), FRAMES)
+def test_no_column_of_a_figure_of_frames_stays_half_empty(page, where, place):
+    page.set_viewport_size({"width": 1280, "height": 900})
+    figure = Frames(page, where, place)
+    panels = [panel.bounding_box() for panel in figure.box.locator(".moving-panel").all()]
+    controls = figure.box.locator(".moving-controls").bounding_box()
+    if len(panels) == 2:
+        assert panels[0]["y"] == panels[1]["y"] > controls["y"] + controls["height"]
+        assert panels[0]["x"] + panels[0]["width"] <= panels[1]["x"]
+    if len(panels) == 3:
+        assert panels[1]["y"] == panels[2]["y"] > controls["y"] and panels[0]["x"] > controls["x"]
+        assert panels[1]["x"] < panels[0]["x"]
+
+
+@pytest.mark.parametrize(("where", "place"), FRAMES)
 def test_figures_of_frames_have_named_controls_and_a_still_picture_on_paper(page, where, place):
     figure = Frames(page, where, place)
     slider = figure.box.locator("input[type=range]")

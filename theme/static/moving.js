@@ -95,7 +95,7 @@
       how: "Set T. The bars are the probabilities at this T; the dots show how hard the teacher pulls at the student's logits, with the factor T² and without it.",
       controls: d => [temperatureSlider(d.T), ...[1, 4, 32].map(T => ({ label: `T = ${T}`, set: { T } })),
         ...(d.trained ? [{ key: "later", label: "the student after training on labels", check: true }] : [])],
-      key: () => [["t", "teacher p"], ["b", "student q"], ["s", "pull with T²"], ["a", "without T²"]],
+      key: () => [["t", "teacher p"], ["b", "student q"], ["s", "pull with T²", "line"], ["a dash", "without T²", "line"]],
       draw(d, { T, later }) {
         const student = later ? d.trained : d.student;
         const at = T => {
@@ -379,7 +379,10 @@
         ...(d.choice ? [{ key: "option", ...d.choice }] : [])];
     },
     key: d => {
-      const all = d.panels.flatMap(p => (p.series || p.lines || p.groups || []).map(s => [s.c, s.name]));
+      const all = d.panels.flatMap(p => {
+        const found = p.series || p.lines || p.groups || [], said = ({ name }) => p.title.toLowerCase().includes(name.toLowerCase());
+        return found.length === 1 && said(found[0]) ? [] : found.map(s => [s.c, s.name, { curves: "line", points: "dot" }[p.form]]);
+      });
       return all.filter(([c, name], i) => all.findIndex(other => other[0] === c && other[1] === name) === i);
     },
     draw: (d, { frame, option = 0 }) => {
@@ -481,10 +484,17 @@
         panel.append(make("label", {}, `${c.name}: `, value, input, ...(places.length ? [make("span", { class: "moving-ticks", "aria-hidden": "true" }, ...places)] : [])));
       }
     }
-    const legend = make("p", { class: "moving-key" }, ...key(data).map(([c, name]) => make("span", {}, make("svg", { viewBox: "0 0 14 12", "aria-hidden": "true" }, make("rect", { class: c, width: 14, height: 12 })), name)));
-    const beside = how ? [make("p", { class: "moving-how" }, how), panel, say, note, goal] : [panel];
+    const sample = (c, form) => ({ // a piece of what is drawn: a line, a dot, or a bar
+      line: () => make("svg", { viewBox: "0 0 28 12", width: 28, height: 12, "aria-hidden": "true" }, make("path", { class: c, d: "M1 6H27" })),
+      dot: () => make("svg", { viewBox: "0 0 14 12", width: 14, height: 12, "aria-hidden": "true" }, make("circle", { class: c, cx: 7, cy: 6, r: 5 })),
+    }[form] || (() => make("svg", { viewBox: "0 0 14 12", width: 14, height: 12, "aria-hidden": "true" }, make("rect", { class: c, width: 14, height: 12 }))))();
+    const legend = make("p", { class: "moving-key" }, ...key(data).map(([c, name, form]) => make("span", {}, sample(c, form), name)));
+    // Two panels stand side by side under the controls, three have one beside them; else a column would stay half empty.
+    const many = { 2: " two", 3: " three" }[(data.panels || []).length] || "";
+    const first = [...(how ? [make("p", { class: "moving-how" }, how)] : []), panel], then = [say, note, goal];
+    const beside = many === " two" ? [make("div", {}, ...first), make("div", {}, ...then)] : how ? [...first, ...then] : first;
     const shows = how ? [legend, plots] : [legend, plots, say];
-    figure.append(make("div", { class: how ? "moving-stage beside" : "moving-stage" }, make("div", {}, ...beside), make("div", {}, ...shows), numbers));
+    figure.append(make("div", { class: how ? `moving-stage beside${many}` : "moving-stage" }, make("div", {}, ...beside), make("div", {}, ...shows), numbers));
     const caption = figure.querySelector(".moving-still figcaption"); // of the still picture, which is hidden now
     if (caption) {
       figure.id = caption.parentNode.id;
