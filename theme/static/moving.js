@@ -324,7 +324,7 @@
             rows("The teacher's answers", "on disk, bars logarithmic", kept, size, true)],
           say: [["Cost, teacher asked on each pass", "money", v.money_live, short(v.money_live)], ["asked once", "money-once", v.money_once, short(v.money_once)],
             [`days on ${written(x.gpus)} GPUs, asked on each pass`, "days", v.days_live, short(v.days_live)], ["asked once", "days-once", v.days_once, short(v.days_once)],
-            ["weights in memory, student and teacher", "weights", v.memory_weights, size(v.memory_weights)], ["disk, k largest", "disk", v.disk_largest, size(v.disk_largest)]],
+            ["memory for training, without activations and logits", "weights", v.memory_weights, size(v.memory_weights)], ["disk, k largest", "disk", v.disk_largest, size(v.disk_largest)]],
           note: "", values: v,
           heads: ["quantity", "value"], rows: [
             ["operations, teacher asked on each pass", short(v.teacher_live)], ["operations, teacher asked once", short(v.teacher_once)], ["operations, student trained", short(v.trained)],
@@ -333,7 +333,7 @@
             ["cost, teacher asked on each pass", short(v.money_live)], ["cost, teacher asked once", short(v.money_once)],
             ["days, teacher asked on each pass", short(v.days_live)], ["days, teacher asked once", short(v.days_once)],
             ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)],
-            ["weights in memory, student in training and teacher", size(v.memory_weights)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
+            ["memory for training, student and teacher, without activations and logits", size(v.memory_weights)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
         };
       },
     },
