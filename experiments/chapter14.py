@@ -104,7 +104,8 @@ def taught(name: str, teacher: str) -> nn.ModuleList:
         blocks.load_state_dict(torch.load(kept))
         return blocks
     ids = windows(name, "train", PER_STEP * STEPS, CORRECTION)
-    train(blocks, ids, below(ids), None, "text", 3e-4)
+    with torch.enable_grad():  # a run that goes on asks for it in the middle of a lesson
+        train(blocks, ids, below(ids), None, "text", 3e-4)
     kept.parent.mkdir(exist_ok=True)
     torch.save(blocks.state_dict(), kept)
     return blocks

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,6 +112,18 @@ def test_the_runs_are_written_once_and_resumed(small, tmp_path):
         tuned += len(tuning)
     assert len(table) == 4 + 1 + tuned + 8 * 2  # four ends, a corrected teacher
     assert runs.healing() == chosen and lines(path) == table
+    # cut off among the corrected teacher's runs, and gone on where that teacher is not kept
+    (tmp_path / "build/chapter14_dictionary.pt").unlink()
+    for cached in (runs.taught, runs.lesson):
+        cached.cache_clear()
+    left = [
+        line
+        for line in path.read_text().splitlines()
+        if not re.match("dictionary,corrected,teacher,.*,1,", line)
+    ]
+    path.write_text("\n".join(left) + "\n")
+    assert len(lines(path)) == len(table) - 1
+    assert runs.healing() == chosen and sorted(map(str, lines(path))) == sorted(map(str, table))
     uncut = {
         row["teacher"]: float(row["bits"])
         for row in table

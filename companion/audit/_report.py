@@ -37,11 +37,11 @@ EXPLAINED = {
     ),
     "shapes": (
         "A teacher of the wrong shape is broadcast: every example or class is taught the same.",
-        "chapter 7, “What breaks them”",
+        "chapter 7, “What breaks a loss”",
     ),
     "faults": (
         "Inputs that occur in training give wrong gradients, NaN or an error.",
-        "chapter 7, “What breaks them”",
+        "chapter 7, “What breaks a loss”",
     ),
 }
 
