@@ -146,8 +146,12 @@ class Unfolded(SphinxPostTransform):
 
     def run(self, **kwargs):
         if self.app.builder.name in ("singlehtml", "epub"):
-            for folded in list(self.document.findall(HideCodeCellNode)):
-                folded.replace_self(folded.children)
+            # from above: a fold around a whole cell, as myst-nb makes it, does not know its parent
+            for parent in list(self.document.findall(nodes.Element)):
+                while any(isinstance(child, HideCodeCellNode) for child in parent.children):
+                    each = [c.children if isinstance(c, HideCodeCellNode) else [c] for c in parent.children]
+                    parent.children = []
+                    parent.extend(sum(each, []))
 
 
 def setup(app) -> dict:
