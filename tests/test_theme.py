@@ -367,6 +367,18 @@ def test_folded_cells_stand_open_on_paper(builder, open_):
     assert document.astext() == "code"
 
 
+def test_a_fold_around_a_whole_cell_opens_too_though_it_does_not_know_its_parent():
+    whole = HideCodeCellNode()
+    whole.children = [HideCodeCellNode("", nodes.paragraph("", "code")), nodes.paragraph("", "printed")]
+    cell = nodes.container()
+    cell.children = [whole]  # as myst-nb does it
+    document = doctree(cell)
+    document.settings.env = SimpleNamespace(app=SimpleNamespace(builder=SimpleNamespace(name="epub")))
+    ebook.Unfolded(document).run()
+    assert [type(child) for child in cell] == [nodes.paragraph, nodes.paragraph]
+    assert all(child.parent is cell for child in cell)
+
+
 def folded_cell(code, printed=""):
     """A cell as myst-nb leaves it for the pages: its code in a fold, and what it printed."""
     fold = HideCodeCellNode("", nodes.container("", nodes.paragraph("", code)), classes=["above-input"])
