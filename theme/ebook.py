@@ -146,12 +146,12 @@ class Unfolded(SphinxPostTransform):
 
     def run(self, **kwargs):
         if self.app.builder.name in ("singlehtml", "epub"):
-            # from above: a fold around a whole cell, as myst-nb makes it, does not know its parent
-            for parent in list(self.document.findall(nodes.Element)):
-                while any(isinstance(child, HideCodeCellNode) for child in parent.children):
-                    each = [c.children if isinstance(c, HideCodeCellNode) else [c] for c in parent.children]
-                    parent.children = []
-                    parent.extend(sum(each, []))
+            # from the inside out; a fold around a whole cell, as myst-nb makes it, does not know its parent
+            for parent in reversed(list(self.document.findall(nodes.Element))):
+                if any(isinstance(child, HideCodeCellNode) for child in parent.children):
+                    before, parent.children = parent.children, []
+                    for child in before:
+                        parent.extend(child.children if isinstance(child, HideCodeCellNode) else [child])
 
 
 def setup(app) -> dict:
