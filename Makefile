@@ -14,7 +14,7 @@ OTHER  ?= .venv-torch-$(TORCH)
 SERVER_PORT ?= 8765
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
-BROWSER := $(VENV)/browser
+PAGE_TOOLS := $(VENV)/page-tools
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 PAGES  := _build/html/index.html
 NOTEBOOKS = $(sort $(wildcard chapters/*.ipynb reference/*.ipynb))
@@ -59,7 +59,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 # What drives a browser, for the page tests and the PDF.
-$(BROWSER): $(READY)
+$(PAGE_TOOLS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pages]'
 	@touch $@
 
@@ -77,7 +77,7 @@ test: test-unit test-notebooks  ## unit tests, then every notebook again, compar
 test-unit: $(READY) teachers
 	$(BIN)/python -m pytest tests --ignore=tests/pages -n 2
 
-test-pages: book $(BROWSER)  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
+test-pages: book $(PAGE_TOOLS)  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pytest tests/pages -n 2 --dist loadgroup --durations=12
 
 test-notebooks: $(READY) teachers  ## nbval over every notebook
@@ -141,7 +141,7 @@ lint: $(READY)  ## ruff over package, tests, scripts and notebooks; the form of 
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python scripts/lint_bib.py
 
-pdf: $(BROWSER)  ## the book as one PDF (needs Chromium or Chrome)
+pdf: $(PAGE_TOOLS)  ## the book as one PDF (needs Chromium or Chrome)
 	@test -n "$(CHROMIUM)" || { echo "make pdf prints with Chromium. Install it (Debian: apt-get install chromium) or pass CHROMIUM=…"; exit 1; }
 	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/pdf --builder custom --custom-builder singlehtml
 	$(BIN)/python scripts/print_pdf.py _build/pdf/_build/singlehtml/index.html _build/book.pdf "$(CHROMIUM)"
@@ -152,7 +152,7 @@ epub: $(READY)  ## the book as one EPUB
 	$(BIN)/jupyter-book build . $(STRICT) --path-output _build/epub --builder custom --custom-builder epub
 	@cp _build/epub/_build/epub/book.epub _build/book.epub && echo "Made $(CURDIR)/_build/book.epub"
 
-downloads: book $(BROWSER)  ## PDF and EPUB put beside the pages, and linked from the front page
+downloads: book $(PAGE_TOOLS)  ## PDF and EPUB put beside the pages, and linked from the front page
 	$(MAKE) --no-print-directory -j2 pdf epub
 	cp _build/book.pdf _build/book.epub _build/html
 	$(BIN)/jupyter-book build . $(STRICT)
