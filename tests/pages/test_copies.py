@@ -224,7 +224,7 @@ def test_code_and_outputs_are_the_source_s(name):
     imports = changed[0][0].source.partition('"..[book]"])')[2]
     assert "import companion" in imports and setup[0].source.endswith(imports.lstrip("\n"))
     assert [(c.execution_count, c.outputs) for c in after] == [(c.execution_count, c.outputs) for c in before]
-    folds = {"setup", "solution", "hide-input"}
+    folds = {"setup", "solution", "hide-input", "hide-cell"}
     assert [
         c.metadata.get("cellView") == "form" for c in after if folds & set(c.metadata.get("tags", ()))
     ] != []
