@@ -198,9 +198,8 @@ def int8(model: OnnxModel, path: str | Path, calibration: Tensor | None = None) 
 
     if calibration is None:
         network = onnx.load(model.path)
-        del network.graph.value_info[
-            :
-        ]  # older exporters write the weights' shapes there, which the quantiser turns
+        # older exporters write the weights' shapes there, and the quantiser turns the weights
+        del network.graph.value_info[:]
         with _quiet():
             q.quantize_dynamic(network, path, weight_type=q.QuantType.QInt8, reduce_range=True)
         return OnnxModel(path)
