@@ -36,6 +36,33 @@ def test_required_headings(path):
     assert "**Article:**" in PAGES[path] and "**Time:**" in PAGES[path]
 
 
+def gaps(number, text):
+    """Numbered headings of a chapter that do not follow the one before: 3.1, 3.2, 3.2.1, 3.2.2, 3.3 do."""
+    last = []
+    for found in re.findall(rf"^#+ {number}\.(\d+(?:\.\d+)*) ", text, re.M):
+        now = [int(n) for n in found.split(".")]
+        depth = len(now) - 1
+        if now != [*last[:depth], *(0,) * (depth - len(last)), last[depth] + 1 if depth < len(last) else 1]:
+            yield f"{number}.{found} after {'.'.join(map(str, [number, *last]))}"
+        last = now
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_numbered_sections_run_without_gaps(path):
+    """A section whose heading is lost is read as part of the one before."""
+    number = int(path.stem[:2])
+    assert list(gaps(number, PAGES[path])) == []
+    assert re.search(rf"^## {number}\.1 ", PAGES[path], re.M)
+
+
+@pytest.mark.parametrize(
+    "text", ["## 3.2 A", "## 3.1 A\n## 3.3 B", "## 3.1 A\n### 3.1.2 B", "## 3.1 A\n## 3.1 B"]
+)
+def test_a_gap_between_sections_is_seen(text):
+    assert list(gaps(3, text))
+    assert not list(gaps(3, "## 3.1 A\n### 3.1.1 B\n### 3.1.2 C\n## 3.2 D\n### 3.2.1 E"))
+
+
 def test_every_equation_has_its_test():
     text = "\n".join(PAGES.values()) + "\n".join(MARKDOWN.values())
     labels = re.findall(r":label:\s*(eq-[\w-]+)", text) + re.findall(r"\$\$\s*\((eq-[\w-]+)\)", text)

@@ -12,7 +12,7 @@ from scipy.special import rel_entr, softmax
 
 from companion.generation import generate
 from companion.teachers import SmolLM2
-from companion.tokens import forward_kl_loss, generalized_jsd_loss, sparse_kd_loss
+from companion.tokens import forward_kl_loss, sparse_kd_loss
 from companion.vocabulary import uld_loss
 from experiments import chapter14 as runs
 from experiments import chapter14_cuts as cuts
@@ -237,15 +237,6 @@ def test_the_loss_of_a_batch_of_texts_is_the_masked_mean_over_its_rows():
     p, q = (softmax(x.numpy() / 2, -1) for x in (v, z))
     wanted = 4 * (rel_entr(p, q).sum(-1) * mask.numpy()).sum() / mask.sum().item()
     assert forward_kl_loss(z, v, 2.0, mask).item() == pytest.approx(wanted, rel=1e-12)
-
-
-@pytest.mark.equation("eq-generalized-jsd")
-def test_the_generalised_jsd_weighs_two_divergences_to_the_mixture():
-    z, v = two_sides(4, 6)
-    p, q = (softmax(x.numpy(), -1) for x in (v, z))
-    m = 0.3 * p + 0.7 * q
-    wanted = (0.3 * rel_entr(p, m) + 0.7 * rel_entr(q, m)).sum(-1).mean()
-    assert generalized_jsd_loss(z, v, 0.3).item() == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.equation("eq-uld")

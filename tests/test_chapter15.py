@@ -5,9 +5,10 @@ from itertools import product
 
 import pytest
 import torch
+from scipy.special import rel_entr, softmax
 
 from companion import checks
-from companion.tokens import forward_kl_loss, reverse_kl_loss
+from companion.tokens import forward_kl_loss, generalized_jsd_loss, reverse_kl_loss
 from tests.test_notebooks import ROOT
 
 V, L = 3, 3
@@ -111,6 +112,15 @@ def test_values_and_gradients_of_the_three_estimators():
     assert grads["k1"].abs().max() < 1e-14
     for name, right in (("k2", "reverse"), ("policy", "reverse"), ("k3", "forward")):
         torch.testing.assert_close(grads[name], grads[right], rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.equation("eq-generalized-jsd")
+def test_the_generalised_jsd_weighs_two_divergences_to_the_mixture():
+    z, v = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(4), dtype=torch.double)
+    p, q = (softmax(x.numpy(), -1) for x in (v, z))
+    m = 0.3 * p + 0.7 * q
+    wanted = (0.3 * rel_entr(p, m) + 0.7 * rel_entr(q, m)).sum(-1).mean()
+    assert generalized_jsd_loss(z, v, 0.3).item() == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.equation("eq-privilege")

@@ -21,7 +21,7 @@ CHAPTERS = {
     "three-classes": "02_concepts",
     "temperature": "04_mathematics",
     "two-humps": "04_mathematics",
-    "cover-or-seek": "14_tokens",
+    "cover-or-seek": "15_own_words",
     "costs": "18_scaling",
 }
 HALF = 0.5001e-4  # four decimals are shown
