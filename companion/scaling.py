@@ -26,7 +26,7 @@ from .tokens import sparse_kd_loss
 VOCABULARY, LINES, LENGTH, STEPS, EVERY = 512, 96, 24, 40, 10
 Targets = Callable[[Tensor], dict[str, Tensor]]
 
-# The runs of chapter 18: what differs from float64, every weight in every process, and one mean over the batch.
+# The runs of chapter 18: what differs from float64, every weight in every process, one mean over the batch, and `text`.
 RUNS = {
     "one": {},
     "two": {},
@@ -34,6 +34,8 @@ RUNS = {
     "own mean": {"own_mean": True},
     "sharded": {"strategy": "sharded"},
     "half": {"precision": "bf16-mixed"},
+    "kinds": {"text": "kinds"},
+    "kinds own": {"text": "kinds", "own_mean": True},
 }
 
 
@@ -90,6 +92,15 @@ def text(seed: int, lines: int = LINES, vocabulary: int = VOCABULARY) -> tuple[T
     return ids, torch.arange(LENGTH) < lengths
 
 
+def two_kinds(seed: int, lines: int = LINES, vocabulary: int = VOCABULARY) -> tuple[Tensor, Tensor]:
+    """As `text`, but every second line has 4 tokens and words of its own; the others have LENGTH."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(vocabulary // 2, (lines, LENGTH), generator=generator)
+    short = torch.arange(lines) % 2 == 1
+    ids[short] += vocabulary - vocabulary // 2
+    return ids, torch.arange(LENGTH) < torch.where(short, 4, LENGTH)[:, None]
+
+
 def models(seed: int, vocabulary: int = VOCABULARY) -> tuple[Reader, Reader]:
     """A teacher of width 64 whose answers are sharp, frozen, and a student of width 32."""
     teacher = Reader(vocabulary, 64, seed=seed + 1).eval().requires_grad_(False)
@@ -109,6 +120,17 @@ def share(rows: Tensor, rank: int, world: int) -> Tensor:
     return rows[rank::world]
 
 
+def by_length(rows: Tensor, mask: Tensor, world: int) -> Tensor:
+    """The same rows, in an order in which `share` gives each process lines of like length, to save padding.
+
+    Raises:
+        ValueError: the rows cannot be dealt evenly.
+    """
+    if len(rows) % world:
+        raise ValueError(f"{len(rows)} rows are not dealt evenly to {world} processes.")
+    return rows[mask[rows].sum(1).argsort(descending=True, stable=True)].view(world, -1).T.flatten()
+
+
 def batch(lines: int, size: int, step: int, seed: int) -> Tensor:
     """The rows of one step, from its number alone: every process, and a run that goes on, draws the same."""
     epoch, place = divmod(step * size, lines // size * size)
@@ -119,6 +141,7 @@ def batch(lines: int, size: int, step: int, seed: int) -> Tensor:
 def distil(
     fabric, lesson: nn.Module, targets: Targets, ids: Tensor, mask: Tensor, *, steps: int, lr: float = 3e-3,
     size: int = 16, seed: int = 0, checkpoint: Path | None = None, every: int = EVERY, own_mean: bool = False,
+    sort: bool = False,
 ) -> Iterator[tuple[int, float]]:  # fmt: skip
     """Train a lesson in place, on from the checkpoint if there is one, and yield each step and its share's loss.
 
@@ -128,6 +151,7 @@ def distil(
         ids, mask: (N, L). steps, lr: of AdamW, lr falling to 0 along half a cosine. size: rows of a batch.
         checkpoint: a file, replaced each `every` steps and at the end. It holds lesson, optimiser, schedule and step.
         own_mean: divide by the tokens of the process's own share. It is wrong, and shown in the chapter.
+        sort: give each process lines of like length (`by_length`).
     """
     lesson = fabric.setup_module(lesson)  # first: of a sharded weight the optimiser is to see the part
     optimiser = fabric.setup_optimizers(torch.optim.AdamW(lesson.parameters(), lr=lr))
@@ -136,7 +160,9 @@ def distil(
     if checkpoint and checkpoint.exists():
         fabric.load(checkpoint, state)
     for step in range(state["step"], steps):
-        mine = share(batch(len(ids), size, step, seed), fabric.global_rank, fabric.world_size)
+        rows = batch(len(ids), size, step, seed)
+        rows = by_length(rows, mask, fabric.world_size) if sort else rows
+        mine = share(rows, fabric.global_rank, fabric.world_size)
         count = mask[mine].sum()  # an all-reduce writes to its place: a copy goes in
         n = count if own_mean else fabric.all_reduce(count.clone(), reduce_op="sum") / fabric.world_size
         loss = lesson(ids[mine], mask[mine], targets(mine), n.item())
@@ -184,7 +210,8 @@ def run(
     precision = settings.get("precision", "32-true")  # for Fabric: leave the types as they are
     fabric = fabric_of(precision, settings.get("strategy", "ddp"))
     teacher, student = (m.double() if precision == "32-true" else m for m in models(seed))
-    ids, mask = text(seed)
+    kinds = settings.get("text") == "kinds"
+    ids, mask = two_kinds(seed) if kinds else text(seed)
 
     @torch.no_grad()
     def live(rows):
@@ -195,6 +222,7 @@ def run(
     for step, loss in distil(
         fabric, Lesson(student), live, ids, mask, steps=steps, seed=seed,
         checkpoint=Path(folder, f"{name}.ckpt"), own_mean=settings.get("own_mean", False),
+        sort=kinds,
     ):  # fmt: skip
         losses.append(loss)
         if step == kill_at and first and fabric.global_rank == fabric.world_size - 1:

@@ -154,8 +154,27 @@ def correction() -> None:
     run_all("08_correction", about, settings, corrected_one)
 
 
+def multiple_one(factor: float, lr: float, seed: int) -> dict:
+    """A student of the teacher's logits less `factor` times the log shares; classes as in `fair_one`."""
+    (mine, teacher, log_prior), part = biased(seed), part_of(seed)
+    v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
+    fit(student, mine, soft(4), v - factor * log_prior, steps=300, lr=lr, seed=seed)
+    z = teacher_logits(student, part.x)
+    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
+    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+
+
+def multiples() -> None:
+    """What suits the teacher itself (08_correction: 1.5 to 2), tried on its student."""
+    about = "Accuracy (%) as 08_fairness, of students taught logits less factor · log shares; seeds 0 to 9"
+    for factor in (1.5, 2.0):
+        rates = {"lr": (0.01, 0.03, 0.1)}
+        choose_then_report("08_multiples", about, multiple_one, "accuracy", rates, factor=factor)
+
+
 if __name__ == "__main__":
     following()
     fairness()
     correction()
+    multiples()
     temperature()

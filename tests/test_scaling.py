@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from companion import scaling
-from companion.scaling import Lesson, batch, launch, models, run, share, text, weights
+from companion.scaling import Lesson, batch, by_length, launch, models, run, share, text, two_kinds, weights
 from companion.stored import largest
 
 pytest.importorskip("lightning_fabric")
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     """All runs: one process here, the others in two, of which the second is killed and both are started again."""
     folder = tmp_path_factory.mktemp("runs")
     run("one", folder, STEPS)
-    names = ("killed", "two", "own mean", "sharded", "half")
+    names = ("killed", "two", "own mean", "sharded", "half", "kinds own")
     done = launch(folder, *names, restarts=1, steps=STEPS, kill_at=KILL_AT, timeout=900)
     assert done.returncode == 0, done.stderr
     return folder, done
@@ -38,6 +38,7 @@ def apart(folder):
     return {
         n: ((weights(folder[0] / f"{n}.ckpt") - one).norm() / (one - start).norm()).item()
         for n in scaling.RUNS
+        if not n.startswith("kinds")
     }
 
 
@@ -79,6 +80,38 @@ def test_gradients_of_shares_average_to_the_batch_s():
     own = sum(gradient(mine, mask[mine].sum().item()) for mine in shares) / world
     assert (ours - whole).norm() < 1e-12 * whole.norm()
     assert (own - whole).norm() > 1e-3 * whole.norm()
+
+
+def test_by_length_one_process_has_the_short_lines():
+    ids, mask = two_kinds(5)
+    rows = torch.arange(16)
+    dealt = by_length(rows, mask, 2)
+    assert sorted(dealt.tolist()) == rows.tolist()
+    counts = [mask[share(dealt, rank, 2)].sum(1) for rank in range(2)]
+    assert (counts[0] == mask.shape[1]).all() and (counts[1] == 4).all()
+    assert ids[::2].max() < ids[1::2].min()  # words of their own
+    with pytest.raises(ValueError, match="16 rows are not dealt evenly to 3"):
+        by_length(rows, mask, 3)
+
+
+def test_the_own_mean_of_two_kinds_is_what_the_chapter_computes_in_one_process(folder):
+    """The average of both processes' means, in float64: what their exchange does, without it."""
+    (ids, mask), (teacher, student) = two_kinds(0), (m.double() for m in models(0))
+    lesson = Lesson(student)
+    optimiser = torch.optim.AdamW(lesson.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    for step in range(STEPS):
+        rows, loss = by_length(batch(len(ids), 16, step, 0), mask, 2), 0
+        for mine in (share(rows, rank, 2) for rank in range(2)):
+            answers = {"features": teacher(ids[mine]), "head": teacher.head.weight}
+            loss = loss + lesson(ids[mine], mask[mine], answers, 2 * mask[mine].sum().item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    state = lesson.state_dict()
+    ours = torch.cat([state[name].flatten() for name in sorted(state)])
+    assert (ours - weights(folder[0] / "kinds own.ckpt")).norm() < 1e-9 * ours.norm()
 
 
 def test_every_row_of_an_epoch_is_one_process_s_once():

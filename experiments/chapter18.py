@@ -1,0 +1,145 @@
+"""The stored runs of chapter 18: lines of two kinds, divided rightly and wrongly; resumes that lack something.
+
+    python -m experiments.chapter18     # resumes where it stopped; about 2 minutes on one core
+
+Nothing is tuned: both divisions, and all resumes, run with the settings that the chapter shows. Float64.
+"""
+
+from copy import deepcopy
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from companion import scaling
+from companion.scaling import Lesson, batch, by_length, models, share, text, two_kinds
+from companion.tokens import forward_kl_loss
+from experiments.common import REPORTED, run_all
+
+torch.set_num_threads(1)
+
+
+def ready(student, lr: float, steps: int):
+    """A lesson, its optimiser and its schedule."""
+    lesson = Lesson(student)
+    optimiser = torch.optim.AdamW(lesson.parameters(), lr=lr)
+    return lesson, optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+
+
+@torch.no_grad()
+def left(teacher, student, ids: Tensor, mask: Tensor) -> float:
+    """Nats a counted token between teacher and student."""
+    z, v = (model(ids) @ model.head.weight.T for model in (student, teacher))
+    return forward_kl_loss(z, v, mask=mask).item()
+
+
+# -------------------------------------------------------------------------------------------- lines of two kinds
+
+
+def kinds_one(division: str, seed: int) -> dict:
+    """What two processes compute, in one: batches sorted by length, a share each, the average of their losses."""
+    (ids, mask), (teacher, student) = two_kinds(seed), (m.double() for m in models(seed))
+    lesson, optimiser, schedule = ready(student, 3e-3, scaling.STEPS)
+    for step in range(scaling.STEPS):
+        rows, loss = by_length(batch(len(ids), 16, step, seed), mask, 2), 0
+        for mine in (share(rows, rank, 2) for rank in range(2)):
+            own, n = mask[mine].sum().item(), mask[rows].sum().item()
+            answers = {"features": teacher(ids[mine]), "head": teacher.head.weight}
+            divisor = own if division == "own" else n / 2
+            loss = loss + lesson(ids[mine], mask[mine], answers, divisor) / 2
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    ids, mask = two_kinds(seed + 500)
+    short = mask.sum(1) == 4
+    parts = {"short": short, "long": ~short, "all": short | ~short}
+    return {part: left(teacher, student, ids[at], mask[at]) for part, at in parts.items()}
+
+
+# ---------------------------------------------------------------------------------------- what a checkpoint lacks
+
+LINES, SIZE, ALL, KEPT, RATE = 960, 4, 240, 120, 3e-2
+AFTER = (0, 1, 2, 5, 10, 20, 30, 40, 60, 80, 100)
+
+
+class Resume:
+    """One run until its checkpoint, and what goes on from it."""
+
+    def __init__(self, seed: int):
+        self.seed, (self.teacher, student) = seed, (m.double() for m in models(seed))
+        self.ids, self.mask = text(seed, LINES)
+        self.fresh = text(seed + 500, 48)
+        with torch.no_grad():
+            self.features = self.teacher(self.ids)
+        parts = ready(student, RATE, ALL)
+        self.train(*parts, 0, KEPT, 0, ())
+        self.kept = [deepcopy(part.state_dict()) for part in parts]
+
+    def train(self, lesson, optimiser, schedule, start: int, stop: int, back: int, look: tuple):
+        """Steps start … stop, with the examples of `back` steps before; fresh loss where to look, losses of all."""
+        fresh, losses = {}, []
+        for step in range(start, stop + 1):
+            if step - start in look:
+                fresh[step - start] = left(self.teacher, lesson.student, *self.fresh)
+            if step == stop:
+                break
+            rows = batch(LINES, SIZE, step - back, self.seed)
+            answers = {"features": self.features[rows], "head": self.teacher.head.weight}
+            loss = lesson(self.ids[rows], self.mask[rows], answers, self.mask[rows].sum().item())
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+        return fresh, losses
+
+    @lru_cache(maxsize=4)  # noqa: B019
+    def without(self, missing: str):
+        """The second half, from a checkpoint that lacks one thing."""
+        lesson, optimiser, schedule = ready(models(self.seed)[1].double(), RATE, ALL)
+        lesson.load_state_dict(self.kept[0])
+        if missing != "optimiser":
+            optimiser.load_state_dict(self.kept[1])
+        if missing != "schedule":
+            schedule.load_state_dict(self.kept[2])
+        rate = RATE if missing == "schedule" else schedule.get_last_lr()[0]
+        for group in optimiser.param_groups:
+            group["lr"], group["initial_lr"] = rate, RATE
+        return self.train(
+            lesson, optimiser, schedule, KEPT, ALL, KEPT if missing == "order" else 0, (*AFTER, ALL - KEPT)
+        )
+
+
+resume = lru_cache(maxsize=1)(Resume)
+
+
+def resumed_one(missing: str, seed: int, after: int) -> dict:
+    """Nats a token on fresh lines `after` steps past the checkpoint, and of the twenty batches before that."""
+    fresh, losses = resume(seed).without(missing)
+    last = losses[max(after - 20, 0) : after] or losses[:1]
+    return {"fresh": fresh[after], "batches": sum(last) / len(last)}
+
+
+def resumed() -> None:
+    about = "Nats a token after a resume that lacks something; 240 steps of 4 lines, checkpoint after 120; seeds 0 to 2"
+    settings = [
+        {"missing": m, "seed": s, "after": a}
+        for s in range(3)
+        for m in ("nothing", "optimiser", "schedule", "order")
+        for a in (*AFTER, ALL - KEPT)
+    ]
+    run_all("18_resumed", about, settings, resumed_one)
+
+
+def kinds() -> None:
+    about = (
+        "Nats a token on fresh short and long lines, by what each process divides by; 40 steps; seeds 0 to 9"
+    )
+    settings = [{"division": d, "seed": s} for s in REPORTED for d in ("batch", "own")]
+    run_all("18_kinds", about, settings, kinds_one)
+
+
+if __name__ == "__main__":
+    kinds()
+    resumed()
