@@ -239,7 +239,7 @@
     },
 
     "cover-or-seek": {
-      how: "Turn β from 0, the forward KL, to 1, the reverse KL. Watch which valley of the lower curve is the deeper one.",
+      how: "Turn β from 0, the forward KL, to 1, the reverse KL. Watch which of the two valleys is the deeper one.",
       controls: d => [
         { key: "beta", label: "β =", name: "Weight β of the teacher in the mixture", min: 0, max: 1, step: .05, value: d.beta, digits: 2, ticks: [0, .25, .5, .75, 1] },
       ],
