@@ -110,7 +110,7 @@ def targets(control: str, p, seed: int):
         noise = torch.rand(p.shape, generator=torch.Generator().manual_seed(seed)).masked_fill(own, -1)
         order, places = noise.argsort(-1), (~own).double().argsort(dim=-1, stable=True)
         return torch.zeros_like(p).scatter(-1, places, p.gather(-1, order))
-    if control == "swapped":  # the same wrong neighbours for all images of a class: one order of the other nine
+    if control == "swapped":  # wrong neighbours, the same for all images of a class
         noise = torch.rand((10, 10), generator=torch.Generator().manual_seed(seed))
         orders = noise.masked_fill(torch.eye(10).bool(), -1).argsort(-1)[top]  # a class itself stands first
         places = (~own).double().argsort(dim=-1, stable=True)
