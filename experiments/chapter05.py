@@ -110,6 +110,11 @@ def targets(control: str, p, seed: int):
         noise = torch.rand(p.shape, generator=torch.Generator().manual_seed(seed)).masked_fill(own, -1)
         order, places = noise.argsort(-1), (~own).double().argsort(dim=-1, stable=True)
         return torch.zeros_like(p).scatter(-1, places, p.gather(-1, order))
+    if control == "swapped":  # wrong neighbours, the same for all images of a class
+        noise = torch.rand((10, 10), generator=torch.Generator().manual_seed(seed))
+        orders = noise.masked_fill(torch.eye(10).bool(), -1).argsort(-1)[top]  # a class itself stands first
+        places = (~own).double().argsort(dim=-1, stable=True)
+        return torch.zeros_like(p).scatter(-1, places, p.gather(-1, orders))
     if control == "uniform":
         return p.where(own, (1 - p.amax(-1, keepdim=True)) / 9)
     if control == "class mean":  # the average soft target of the images on which it names the same class
@@ -137,7 +142,7 @@ def smoothed_loss(logits_s, logits_t, y, epsilon):
 def controls() -> None:
     """What it is in the soft targets that teaches."""
     about = "Accuracy and ECE (%) of ConvNet(4) on 100 images, 400 steps, by what it is taught; seeds 0 to 9"
-    for control in ("labels", "smoothed", "argmax", "soft", "permuted", "uniform", "class mean"):
+    for control in ("labels", "smoothed", "argmax", "soft", "permuted", "swapped", "uniform", "class mean"):
 
         def run(lrs, seeds, control=control):
             grid = [{"control": control, "seed": s, "lr": lr} for lr in lrs for s in seeds]

@@ -149,6 +149,21 @@ def test_gram_matrix_is_the_correlation_of_centred_rows(v):
     np.testing.assert_allclose(gram(torch.tensor(v @ turn.T)), by_pairs, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("control", ["swapped", "permuted"])
+def test_wrong_neighbours_and_noise_move_the_same_numbers(control):
+    """Both keep the top class and the numbers; wrong neighbours go where those of their class go, noise anywhere."""
+    from experiments.chapter05 import targets
+
+    p = torch.rand((200, 10), generator=torch.Generator().manual_seed(0), dtype=torch.double).softmax(-1)
+    moved, top = targets(control, p, seed=3), p.argmax(-1)
+    assert torch.equal(moved.argmax(-1), top)
+    assert torch.equal(moved.sort(-1).values, p.sort(-1).values)
+    came_from = (moved[:, :, None] == p[:, None]).long().argmax(-1)  # all numbers of a row differ
+    orders = [len(came_from[top == c].unique(dim=0)) for c in top.unique()]
+    assert all(n == 1 for n in orders) if control == "swapped" else min(orders) > 3
+    assert (came_from != torch.arange(10)).any(-1).all()
+
+
 # ------------------------------------------------------------------------------------------------- errata
 
 
