@@ -2,10 +2,10 @@
 
     python -m experiments.chapter03     # resumes where it stopped; about ten minutes on one core
 
-Each variant has a learning rate of its own, chosen on validation with seeds 100 to 102. The reported seeds, 0 to 9, meet
-the test images once. Seed s draws its own images and its own initial weights, and asks shipped teacher s mod 10; within
-a seed all variants share them. Calibration is measured as the student is, and after one number, fitted on validation,
-has rescaled its logits.
+Each variant has a learning rate of its own, chosen on validation with seeds 100 to 102 and never at the edge of those
+tried. The reported seeds, 0 to 9, meet the test images once. Seed s draws its own images and its own initial weights,
+and asks shipped teacher s mod 10; within a seed all variants share them. Calibration is measured as the student is, and
+after one number, fitted on validation, has rescaled its logits.
 """
 
 import copy
@@ -35,6 +35,7 @@ class Variant:
     train_mode: bool = False
     frozen: bool = True
     weak: bool = False
+    images: int = 200
 
 
 VARIANTS = {
@@ -48,28 +49,34 @@ VARIANTS = {
     "no T² at T = 16": Variant(T_s=16, T_t=16, factor=1),
     "teacher in train mode": Variant(train_mode=True),
     "teacher not frozen": Variant(frozen=False),
-    "weak teacher": Variant(weak=True),
-    "weak teacher at α = 0.5": Variant(weak=True, alpha=0.5),
-    "weak teacher at α = 0.1": Variant(weak=True, alpha=0.1),
-    "weak teacher without hard term": Variant(weak=True, alpha=1),
-    "weak teacher not asked": Variant(weak=True, alpha=0),
+    "weak teacher": Variant(weak=True, images=1000),
+    "weak teacher at α = 0.5": Variant(weak=True, images=1000, alpha=0.5),
+    "weak teacher at α = 0.1": Variant(weak=True, images=1000, alpha=0.1),
+    "weak teacher without hard term": Variant(weak=True, images=1000, alpha=1),
+    "weak teacher not asked": Variant(weak=True, images=1000, alpha=0),
+    "complete at α = 0.1": Variant(alpha=0.1),
+    "complete at α = 0.5": Variant(alpha=0.5),
+    "good teacher with 1000 images": Variant(images=1000),
+    "good teacher with 1000 images at α = 0.1": Variant(images=1000, alpha=0.1),
+    "good teacher with 1000 images at α = 0.5": Variant(images=1000, alpha=0.5),
+    "good teacher with 1000 images without hard term": Variant(images=1000, alpha=1),
 }
 
 
-def draw(seed: int, weak: bool):
-    """Teacher and the student's images: 200 and a shipped teacher; or 1,000 and a teacher that saw 200 others."""
+def draw(seed: int, weak: bool, images: int):
+    """Teacher and the student's images: a shipped teacher, or one that saw 200 images which the student has not."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(TRAIN), generator=generator)
     if not weak:
-        return fashion_teacher(seed % 10), TRAIN[order[:200]]
+        return fashion_teacher(seed % 10), TRAIN[order[:images]]
     teacher = ConvNet(16, seed=seed + 500)
     fit(teacher, TRAIN[order[1000:1200]], steps=200, lr=5e-3, seed=seed + 500)
-    return teacher, TRAIN[order[:1000]]
+    return teacher, TRAIN[order[:images]]
 
 
 def distil(variant: Variant, seed: int, lr: float, steps: int = 200):
     """The loop of section 3.2 with a switch for each step. Returns student and teacher, both in eval mode."""
-    teacher, mine = draw(seed, variant.weak)
+    teacher, mine = draw(seed, variant.weak, variant.images)
     teacher = copy.deepcopy(teacher).requires_grad_(not variant.frozen).train(variant.train_mode)
     student = ConvNet(4, dropout=0.0, seed=seed)
     learners = [*student.parameters()] + ([] if variant.frozen else [*teacher.parameters()])
@@ -126,9 +133,14 @@ def runs(variant: str, rates, seeds):
 def main() -> None:
     torch.set_num_threads(1)
     for variant in VARIANTS:
-        rows = runs(variant, RATES, TUNING)
-        rows = rows[rows["part"] == "val"]
-        best = max(RATES, key=lambda lr, rows=rows: rows["accuracy"][rows["lr"] == lr].mean())
+        rates, best = list(RATES), None
+        while best in (None, rates[0], rates[-1]):  # a grid whose edge wins is too narrow
+            if best is not None:
+                rates = [rates[1] / 10, *rates] if best == rates[0] else [*rates, rates[-2] * 10]
+                rates = [round(rate, 6) for rate in rates]
+            rows = runs(variant, rates, TUNING)
+            rows = rows[rows["part"] == "val"]
+            best = max(rates, key=lambda lr, rows=rows: rows["accuracy"][rows["lr"] == lr].mean())
         runs(variant, [best], REPORTED)
         print(f"{variant}: learning rate {best}")
 

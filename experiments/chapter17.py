@@ -147,7 +147,12 @@ def images() -> None:
 
 # ------------------------------------------------------------------------------------------------------- the draft
 
-KINDS = ("dictionary", "dictionary of 100 words", "the target's words and probabilities")
+KINDS = (
+    "dictionary",
+    "dictionary of 100 words",
+    "the target's words",
+    "the target's words and probabilities",
+)
 
 
 def contexts(spelled, said):

@@ -8,6 +8,7 @@ from torch import nn
 
 from companion import checks
 from companion.compress import Rounded, rounded
+from companion.deploy import OnnxModel
 from companion.speculative import acceptance, tokens_per_call, verify
 from experiments import chapter17
 from experiments.common import REPORTED, TUNING
@@ -151,7 +152,7 @@ def test_a_short_dictionary_has_a_hundred_words_of_the_long_one(monkeypatch):
     monkeypatch.setattr(chapter17, "fit_many", lambda *a, **k: None)
     for kind in chapter17.KINDS:
         chapter17.drafts.__wrapped__(kind, 0.01, (0,))
-    assert [n for n, _ in sets] == [1000, 100, 1000]
+    assert [n for n, _ in sets] == [1000, 100, 1000, 1000]
 
 
 def test_a_context_is_two_phonemes_and_five_letters():
@@ -243,3 +244,14 @@ def test_batch_norm_in_training_mode_answers_by_the_company_it_keeps():
     norm, x = nn.BatchNorm1d(4), torch.randn(6, 4, generator=seeded())
     assert not torch.allclose(norm(x)[:2], norm(x[:2])[:2])
     assert torch.allclose(norm.eval()(x)[:2], norm(x[:2]))
+
+
+def test_the_record_keeps_dropout_and_the_step_to_onnx_switches_it_off(tmp_path):
+    """As the page says; whoever exports a network in training mode must not build on the second half."""
+    model = nn.Sequential(nn.Linear(6, 64), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 4)).train()
+    x = torch.randn(8, 6, generator=seeded())
+    record = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    right = model.eval()(x).detach()
+    torch.onnx.export(record, (), str(tmp_path / "m.onnx"), dynamo=True, external_data=False, verbose=False)
+    assert torch.allclose(OnnxModel(tmp_path / "m.onnx")(x), right, atol=1e-5)
+    assert (record.module()(x) - right).abs().max() > 0.1  # last, as it moves the averages
