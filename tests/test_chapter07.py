@@ -151,13 +151,36 @@ def test_the_readings_hold_the_stored_grid_and_the_alphas_of_the_chapter():
 
 
 def test_every_tool_of_the_table_has_a_version_or_date_and_a_link():
-    head = "| tool | for | looked at |"
+    head = "| your case | tool | looked at |"
     table = next(text for text in cells("markdown") if head in text)
     rows = [line for line in table.split(head)[1].split("\n\n")[0].splitlines()[2:] if line]
     assert len(rows) >= 12
     for row in rows:
-        _, tool, use, seen, _ = (part.strip() for part in row.split("|"))
-        assert "https://" in tool and use and re.match(r"(\*\*run\*\*|\*read\*), .*\d", seen)
+        _, case, tool, seen, _ = (part.strip() for part in row.split("|"))
+        assert case and "https://" in tool and re.match(r"(\*\*run\*\*|\*read\*), .*\d", seen)
+
+
+def test_the_figure_of_faults_groups_each_kind_of_input(faults):
+    """Eleven of the cases, none twice, and its three marks are what was found."""
+    drawn = [case for cases in faults["GROUPS"].values() for case in cases]
+    assert len(drawn) == len(set(drawn)) == 11 and set(drawn) <= set(faults["ORDER"])
+    assert {"(N, C) against (N, C+8)", "fp16, near-converged", "all positions masked"} <= set(drawn)
+    assert {mark for case in drawn for mark in faults["table"][case]} == {"✓", "✗", "–", "·"}
+    without = {
+        column
+        for case in faults["GROUPS"]["ruled out, masked"][1:]
+        for column, mark in enumerate(faults["table"][case])
+        if mark == "·"
+    }
+    assert without == set(range(5))  # the five that take no mask
+
+
+def test_the_memory_sum_by_hand():
+    """14 + 24 + five tables of 8,192 × 151,936 × 4 bytes: 63 GB, and 300 bytes a token of 304 kB."""
+    table = 8192 * 151_936 * 4 / 1e9
+    assert [round(x) for x in (7 * 2, 1.5 * 16, 5 * table, 80 - 38 - 5 * table)] == [14, 24, 25, 17]
+    assert "14 + 24 + 25 = 63 GB, and 17 are left" in "".join(cells("markdown"))
+    assert (50 * (4 + 2), round(151_936 * 2 / 1000)) == (300, 304)
 
 
 def test_the_chapter_names_the_errata_of_the_references():

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from companion import checks
 from companion.losses import kd_loss
+from companion.metrics import accuracy
 from companion.models import MLP, ConvNet, parameters
 from companion.tokens import generalized_jsd_loss, sparse_kd_loss
 from companion.training import fit
@@ -121,16 +122,22 @@ def test_the_articles_loss_is_negative_where_log_tau_exceeds_the_cross_entropy()
 
 @pytest.mark.erratum("T17")
 def test_the_questions_are_peoples_own():
-    """Five of the article's, and all others with their thread; the opening says how many."""
-    body = TEXT[TEXT.index("## 9.1") : TEXT.index("## Exercises")]
+    """27 with their thread, the article's five in a list of their own; the opening says how many."""
+    body = TEXT[TEXT.index("## 9.1") : TEXT.index("## 9.6")]
     sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", body, re.M | re.S))
-    threads = [
-        q for q, a in sections.items() if re.search(r"github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", a)
-    ]
-    assert len(sections) == len(threads) + 5 == 32
-    assert list(sections)[:5] == [q for q in sections if q not in threads]
-    assert all(question.endswith("?") or "?" in question for question in sections)
-    assert f"and {len(threads)} that came up in public threads" in TEXT
+    thread = r"github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+"
+    assert len(sections) == 27 and f"answers {len(sections)} questions that came up in public threads" in TEXT
+    assert all("?" in question for question in sections)
+    assert [question for question, answer in sections.items() if not re.search(thread, answer)] == []
+    five = TEXT[TEXT.index("## 9.7") : TEXT.index("## 9.8")]
+    assert len(re.findall(r"^- \*\*.+\?\*\* ", five, re.M)) == 5
+
+
+def test_the_index_of_questions_leads_to_each():
+    """Its links are the headings of the answers, in their order."""
+    index = TEXT[TEXT.index("{admonition} All questions") : TEXT.index("## 9.1")]
+    body = TEXT[TEXT.index("## 9.1") : TEXT.index("## 9.6")]
+    assert re.findall(r"\[([^\]]+\?)\]\(#", index) == re.findall(r"^### (.+)$", body, re.M)
 
 
 def anchors(path):
@@ -146,11 +153,14 @@ def test_every_symptom_and_question_leads_to_an_answer():
         "": anchors("chapters/09_faq.ipynb"),
         "../reference/recipes.ipynb": anchors("reference/recipes.ipynb"),
     }
-    symptoms = TEXT[TEXT.index("| what you see |") : TEXT.index("## 9.1")]
-    rows = [line for line in symptoms.splitlines() if line.startswith("| ")][1:]
-    own = TEXT[TEXT.index("## 9.7") : TEXT.index("## Exercises")]
+    symptoms = TEXT[TEXT.index("| what you see |") : TEXT.index("## 9.2")]
+    rows = [line for line in symptoms.splitlines() if line.startswith("| ") and "| what you see" not in line]
+    own = TEXT[TEXT.index("## 9.6") : TEXT.index("## 9.7")]
     points = [line for line in own.splitlines() if line.startswith("- ")]
     assert (len(rows), len(points)) == (15, 14)
+    assert [row[2] for row in rows if re.match(r"\| [A-H]: ", row)] == list(
+        "ABCEFGH"
+    )  # all but the healthy log
     for line in rows + points:
         links = re.findall(r"\]\(((?:\.\./reference/recipes\.ipynb)?)#([^)]+)\)", line)
         assert links, line
@@ -248,6 +258,40 @@ def test_padding_with_zero_is_not_invariant_and_cutting_is():
     assert kd_loss(F.pad(z - 10, (0, 2)), F.pad(v, (0, 2))) > 5 * kd_loss(z - 10, v)
     assert torch.isclose(kd_loss(z - 10, v), kd_loss(z, v))
     assert torch.isclose(kd_loss(*(F.pad(x, (0, 2), value=-math.inf) for x in (z - 10, v))), kd_loss(z, v))
+
+
+def test_the_value_worked_out_by_hand():
+    """2.093 of 9.8: a student of ½ and ½, and at T = 4 a teacher of ¾ and ¼."""
+    by_hand = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    z, v = torch.zeros(1, 2).double(), torch.tensor([[4 * math.log(3), 0]], dtype=torch.double)
+    assert (v / 4).softmax(-1)[0].tolist() == pytest.approx([0.75, 0.25])
+    assert kd_loss(z, v, T=4).item() == pytest.approx(16 * by_hand, abs=1e-12)
+    assert f"{by_hand:.4f}, and T² times that is {16 * by_hand:.3f}" in TEXT
+
+
+def code(part):
+    return next(c.source for c in NOTEBOOK.cells if c.cell_type == "code" and part in c.source)
+
+
+WRONG_LOSSES = {
+    "teacher on both sides: 0": lambda z, v: kd_loss(z, v, T=4) + 1e-3 * z.square().mean(),
+    "by hand: 2.093": lambda z, v: kd_loss(z, v, T=4) / 16,
+    "twice the text, one loss": lambda z, v: kd_loss(z, v, T=4) * z.shape[-2],
+}
+
+
+@pytest.mark.parametrize("fault", [None, *WRONG_LOSSES, "rows name the labels", "teacher stays"])
+def test_the_five_checks_find_each_fault(fault, images):
+    """A set-up with one fault fails the check of that name; without any, none fails."""
+    names = {"math": math, "torch": torch, "accuracy": accuracy}
+    exec(code("def before_training"), names)
+    rows = torch.eye(10)[images.y] * 3 + torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
+    teacher = ConvNet(4, seed=0).train(fault == "teacher stays")
+    loss = WRONG_LOSSES.get(fault, lambda z, v: kd_loss(z, v, T=4))
+    order = torch.arange(20).roll(5 * (fault == "rows name the labels"))
+    found = names["before_training"](loss, teacher, images.x, images.y, rows[order])
+    failed = {name for name, passed in found.items() if not passed}
+    assert failed == {fault} - {None} or (fault == "twice the text, one loss" and fault in failed)
 
 
 # ------------------------------------------------------------------------------------------------ exercises
