@@ -67,9 +67,8 @@ def _compare(p: Tensor, z: Tensor, v: Tensor, T: float, among: Tensor | None = N
     del rest  # a chunk less while the rest is made
     where, kl, at_first = None, s.log1p(), not (torch.compiler.is_compiling() or _both_ways.get())
     if not (at_first and z.is_cpu and math.isfinite(s.sum().item())):
-        # A GPU is not asked, which would make the program wait for it: there a row that overflows is NaN at first.
+        # A GPU is not asked, which would make the program wait for it: there a row that overflows is not finite at first.
         where = s.isfinite()
-        kl = kl.where(where, math.nan)
     parts = p, u.sub_(kl), r.sub_(s).mul_(p).div_(s.add_(1)), kl
     if where is None or (at_first and not z.is_cpu):
         return parts

@@ -198,7 +198,7 @@ def int8(model: OnnxModel, path: str | Path, calibration: Tensor | None = None) 
 
     if calibration is None:
         network = onnx.load(model.path)
-        # older exporters write the weights' shapes there, and the quantiser turns the weights
+        # the weights' shapes stand there, too, and ONNX Runtime up to 1.23 turns the weights and then finds them wrong
         del network.graph.value_info[:]
         with _quiet():
             q.quantize_dynamic(network, path, weight_type=q.QuantType.QInt8, reduce_range=True)

@@ -402,7 +402,7 @@ def test_cells_in_a_row_share_one_fold_and_text_begins_another():
     section = folded(folded_cell("a"), folded_cell("b", "1"), nodes.paragraph("", "x"), folded_cell("c", "2"))
     assert folds_in(section) == [["a", "b"], ["c"]]
     assert [cell["classes"] for cell in section.findall(folds.is_cell)] == [[], [], []]
-    assert section.astext().split() == ["a", "b", "1", "x", "c", "2"]
+    assert section.astext().split() == ["1", "a", "b", "x", "2", "c"]
 
 
 def test_code_that_shows_nothing_joins_the_fold_before_it():
@@ -421,17 +421,19 @@ def test_a_cell_that_is_folded_whole_keeps_its_place():
     assert [cell["classes"] for cell in section.findall(folds.is_cell)] == [[], []]
 
 
-def test_three_claims_show_and_a_line_says_how_many_more():
-    printed = [["✓ 1", "n = 5", "✓ 2"], ["✓ 3", "✓ 4"], ["✓ 5"]]
+def test_claims_stand_behind_one_line_and_the_code_beside_it_under_what_the_cells_show():
+    printed = [["✓ 1", "n = 5", "✓ 2"], ["✓ 3"]]
     section = folded(*(folded_cell(f"c{i}", "\n".join(lines)) for i, lines in enumerate(printed)))
-    more = section.children[-1].children[-1]
-    assert more["prompt_show"] == "✓ and 2 more" and more.astext() == "✓ 4\n✓ 5"
-    shown = section.astext().replace(more.astext(), "")
-    assert [line for line in shown.splitlines() if line.startswith("✓")] == ["✓ 1", "✓ 2", "✓ 3"]
-    assert "n = 5" in shown
+    code, claims = section.children[-1].children[-2:]
+    assert claims["prompt_show"] == "✓ 3 claims checked" and claims.astext() == "✓ 1\n✓ 2\n✓ 3"
+    assert code["prompt_show"] == "Code" and code.astext().split() == ["c0", "c1"]
+    assert section.children[0].astext().split() == ["n", "=", "5"]  # what it printed is seen, and first
 
 
-@pytest.mark.parametrize(("most", "words", "shown"), [(1, "✓ and 2 more", ["✓ 1"]), (0, "✓ 3 claims", [])])
+@pytest.mark.parametrize(
+    ("most", "words", "shown"),
+    [(1, "✓ 2 more claims checked", ["✓ 1"]), (2, "✓ 1 more claim checked", ["✓ 1", "✓ 2"])],
+)
 def test_a_tag_says_how_many_claims_show(most, words, shown):
     tagged = folded_cell("b", "✓ 2\n✓ 3")
     tagged["classes"].append(f"tag_claims-{most}")
@@ -441,6 +443,21 @@ def test_a_tag_says_how_many_claims_show(most, words, shown):
     rest = section.astext().replace(more.astext(), "")
     assert [line for line in rest.splitlines() if line.startswith("✓")] == shown
     assert more.astext().split("\n") == ["✓ 1", "✓ 2", "✓ 3"][most:]
+
+
+def test_an_exercises_tick_is_an_answer_and_stays():
+    cell = folded_cell("check", "✓ soften")
+    cell["classes"].append("tag_solution")
+    assert len(folds_in(folded(cell))) == 1
+
+
+def test_code_that_is_read_parts_the_folds():
+    """The fold of what stands before it is not carried past it."""
+    read = nodes.container(
+        "", nodes.container("", nodes.paragraph("", "read"), classes=["cell_input"]), nb_element="cell_code"
+    )
+    section = folded(folded_cell("a", "1"), read, folded_cell("b", "2"))
+    assert section.astext().split() == ["1", "a", "read", "2", "b"]
 
 
 def test_claims_in_a_fold_of_their_own_stay_in_it():

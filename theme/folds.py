@@ -1,5 +1,5 @@
-"""One fold between two paragraphs: cells in a row share one line to unfold their code, and show three claims at most,
-or as many as the tag claims-1 of one of them says.
+"""One line between two paragraphs: cells in a row share a fold for their code and one for their claims, and both stand
+under what the cells show. The tag claims-1 of one of them leaves its first claim in sight.
 
 A notebook keeps its cells apart, as each is compared in its own way; on a page their code is read, if at all, together.
 """
@@ -9,7 +9,8 @@ from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 MARK = "✓ "
-SHOWN = 3  # claims in a row, unless a tag says otherwise
+SHOWN = 0  # claims in a row, unless a tag says otherwise
+ANSWERS = {"tag_solution", "tag_exercise"}
 
 
 def is_cell(node: nodes.Node) -> bool:
@@ -40,6 +41,11 @@ def shows(cell: nodes.container) -> bool:
     """Whether anything is seen of a cell, beside its folded code."""
     seen = (child for child in cell.children if child is not fold_of(cell))
     return any(child.astext().strip() or list(child.findall(nodes.image)) for child in seen)
+
+
+def shows_code(cell: nodes.container) -> bool:
+    """Whether the cell's code is read on the page."""
+    return any("cell_input" in child.get("classes", ()) for child in cell.children)
 
 
 def merge_code(runs: list[list[nodes.container]]) -> None:
@@ -79,11 +85,13 @@ def hidden(node: nodes.Node) -> bool:
 
 
 def fold_claims(run: list[nodes.container]) -> None:
-    """The claims after the third, or another, go behind a line that says how many there are."""
+    """The claims behind a line that says how many there are; an exercise's ✓ is an answer, and stays."""
     rest, seen = [], 0
     tags = [name for cell in run for name in cell["classes"] if name.startswith("tag_claims-")]
     most = int(tags[0].removeprefix("tag_claims-")) if tags else SHOWN
     for cell in run:
+        if ANSWERS & set(cell["classes"]):
+            continue
         for printed in list(
             cell.findall(lambda n: isinstance(n, nodes.literal_block) and "output" in n["classes"])
         ):
@@ -102,13 +110,29 @@ def fold_claims(run: list[nodes.container]) -> None:
                 else:
                     printed.parent.remove(printed)
     if rest:
-        words = f"{MARK}and {len(rest)} more" if most else f"{MARK}{len(rest)} claim{'s' * (len(rest) > 1)}"
+        words = f"{MARK}{len(rest)} {'more ' * bool(most)}claim{'s' * (len(rest) > 1)} checked"
         fold = HideCodeCellNode(prompt_show=words, prompt_hide=words, classes=["more-claims"])
         text = "\n".join(rest)
         block = nodes.literal_block(text, text, classes=["output", "stream"], language="none")
         fold += nodes.container("", block, classes=["cell_output"])
         run[-1] += fold
         run[-1]["classes"] = [name for name in run[-1]["classes"] if name != "folded-above"]
+
+
+def lower_code(run: list[nodes.container]) -> None:
+    """The fold of code goes under what its cell and those after it show, up to the next fold or to code that is read."""
+    fold = place = None
+    for cell in [*run, None]:
+        own = cell and fold_of(cell)
+        if fold is not None and (cell is None or own or shows_code(cell)):
+            fold.parent.remove(fold)
+            at = next((i for i, child in enumerate(place) if isinstance(child, HideCodeCellNode)), len(place))
+            place.insert(at, fold)
+            fold = None
+        if own and cell.get("hide_mode") != "all":
+            own["prompt_show"] = own["prompt_hide"] = "Code"
+            fold = own
+        place = cell if cell is None or "folded-above" not in cell["classes"] else place
 
 
 class OneFold(SphinxPostTransform):
@@ -122,6 +146,7 @@ class OneFold(SphinxPostTransform):
             merge_code(found)
             for run in found:
                 fold_claims(run)
+                lower_code(run)
 
 
 def setup(app) -> dict:

@@ -426,7 +426,9 @@
       note.textContent = now.note || "";
       if (now.goal) goal.replaceChildren(make("b", {}, `${now.goal.reached ? "✓" : "○"} Goal: `), now.goal.text);
       goal.classList.toggle("reached", Boolean(now.goal && now.goal.reached));
-      numbers.replaceChildren(numbers.firstChild, ...(now.tables || [[now.heads, now.rows]]).map(t => table(...t)));
+      const tables = (now.tables || [[now.heads, now.rows]]).filter(t => t[1].length);
+      numbers.replaceChildren(numbers.firstChild, ...tables.map(t => table(...t)));
+      numbers.hidden = !tables.length;  // where a panel is itself a table
     };
     for (const c of controls(data)) {
       if (c.images) {
