@@ -243,7 +243,7 @@ def ask_rest() -> None:
     ask("mixed", 10_000)
     ask("rolled and mixed", 10_000, SHIFTS)
     ask("noise", 10_000)
-    for n in (10, 30):
+    for n in (1, 3, 10, 30):
         ask("real", n)
     for kind in ("half", "digits", "shuffled"):
         ask(kind, 1000)
@@ -452,10 +452,33 @@ def references() -> None:
         run_all("12_reference", about, [{"who": who, "seed": s} for s in REPORTED], reference_one)
 
 
+BINS = np.linspace(-4, 1, 26)  # of log10 of the loss; what lies beyond is counted in the outermost
+
+
+def losses_one(who: str, images: str, seed: int) -> dict:
+    """How the losses of one network lie: their median, and the share (%) in each bin."""
+    teacher_lr, lr = rate_of(who)
+    part = cut(seed)[("members", "others").index(images)]
+    model = members_of(who, lr, group(seed), teacher_lr)[seed]
+    loss = F.cross_entropy(predict(model, part.x).double(), part.y, reduction="none")
+    counts, _ = np.histogram(loss.log10().clamp(BINS[0], BINS[-1]).numpy(), BINS)
+    shares = {f"bin{i}": 100 * c / len(part) for i, c in enumerate(counts)}
+    return {"part": "test", "median": loss.median().item(), **shares}
+
+
+def losses() -> None:
+    about = "Losses of 12_members: median and share (%) in 25 equal bins of log10 of the loss from -4 to 1"
+    for who in ("teacher", "taught on other images", "alone on other images"):
+        for images in ("members", "others"):
+            grid = [{"who": who, "images": images, "seed": s} for s in REPORTED]
+            run_all("12_losses", about, grid, losses_one)
+
+
 if __name__ == "__main__":
     ask_first()
     members()
     references()
+    losses()
     teachers()
     ask_rest()
     fresh()

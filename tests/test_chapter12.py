@@ -154,6 +154,32 @@ def test_those_in_the_data_and_those_not_are_different_images():
     assert len(images.unique(dim=0)) > 9950  # the set repeats a few images
 
 
+def stored(name):
+    return np.genfromtxt(
+        chapter12.FOLDER / f"{name}.csv",
+        skip_header=3,
+        delimiter=",",
+        names=True,
+        dtype=None,
+        encoding="utf-8",
+    )
+
+
+def test_the_drawn_losses_are_those_of_the_attack():
+    """From the bins alone, seed by seed: their shares are whole, and their pairs give the stored AUC."""
+    losses, attack = stored("12_losses"), stored("12_members")
+    bins = np.stack([losses[f"bin{i}"] for i in range(len(chapter12.BINS) - 1)], 1)
+    assert np.allclose(bins.sum(1), 100, atol=0.01)
+    for who in ("teacher", "taught on other images", "alone on other images"):
+        for seed in range(10):
+            here = (losses["who"] == who) & (losses["seed"] == seed)
+            inside, outside = (bins[here & (losses["images"] == x)] for x in ("members", "others"))
+            assert len(inside) == len(outside) == 1
+            rest = 100 - outside[0].cumsum() + outside[0] / 2  # others above the bin, and half of those in it
+            row = attack[(attack["who"] == who) & (attack["seed"] == seed) & (attack["part"] == "test")]
+            assert inside[0] @ rest / 100 == pytest.approx(row["auc_loss"][0], abs=0.5)
+
+
 # ----------------------------------------------------------------------------------------------- exercises
 
 
