@@ -280,18 +280,32 @@ WRONG_LOSSES = {
 }
 
 
-@pytest.mark.parametrize("fault", [None, *WRONG_LOSSES, "rows name the labels", "teacher stays"])
+@pytest.mark.parametrize("fault", [None, *WRONG_LOSSES, "rows name the labels", "teacher repeats itself"])
 def test_the_five_checks_find_each_fault(fault, images):
     """A set-up with one fault fails the check of that name; without any, none fails."""
     names = {"math": math, "torch": torch, "accuracy": accuracy}
     exec(code("def before_training"), names)
     rows = torch.eye(10)[images.y] * 3 + torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
-    teacher = ConvNet(4, seed=0).train(fault == "teacher stays")
+    teacher = ConvNet(4, seed=0).train(fault == "teacher repeats itself")
     loss = WRONG_LOSSES.get(fault, lambda z, v: kd_loss(z, v, T=4))
     order = torch.arange(20).roll(5 * (fault == "rows name the labels"))
     found = names["before_training"](loss, teacher, images.x, images.y, rows[order])
     failed = {name for name, passed in found.items() if not passed}
     assert failed == {fault} - {None} or (fault == "twice the text, one loss" and fault in failed)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(784)])
+def test_the_check_of_the_teacher_sees_dropout_alone_and_batch_norm_alone(layer, images):
+    """Dropout moves no buffers, and batch norm gives one answer twice: each alone is found."""
+    names = {"math": math, "torch": torch, "accuracy": accuracy}
+    exec(code("def before_training"), names)
+    rows = torch.eye(10)[images.y] * 3
+    teacher = torch.nn.Sequential(torch.nn.Flatten(), layer, torch.nn.Linear(784, 10))
+    for mode in (True, False):
+        found = names["before_training"](
+            lambda z, v: kd_loss(z, v, T=4), teacher.train(mode), images.x, images.y, rows
+        )
+        assert found["teacher repeats itself"] is not mode
 
 
 # ------------------------------------------------------------------------------------------------ exercises
