@@ -8,7 +8,7 @@ MARK = {True: "✓", False: "✗", None: "·"}
 EXPLAINED = {
     "teacher-matters": (
         "The student is trained as if it had no teacher: distillation that reports a loss and does nothing.",
-        "chapter 5, “The article's code”",
+        "chapter 5, “Does your program distil?”",
     ),
     "student-gradient": ("The optimiser gets nothing to follow: the student does not learn.", "chapter 3"),
     "teacher-gradient": (
