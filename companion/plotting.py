@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._diagram import draw_distillation
 from ._panels import (
     ARTICLE,
     BASELINE,
@@ -200,33 +199,6 @@ def show_intervals(
     ax.axvline(0, color=INK, lw=1, ls=":")
     ax.set_yticks(range(len(rows)), rows)
     ax.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
-    plt.show()
-
-
-def show_distillation_diagram(
-    image: Tensor | None = None,
-    logits_t: Sequence[float] | Tensor = (5, 3, 0),
-    logits_s: Sequence[float] | Tensor = (2, 3, 0.5),
-    y: int = 0,
-    T: float = 4,
-    classes: Sequence[str] = ("T-shirt", "shirt", "bag"),
-) -> None:
-    """Distillation at a glance: one input through teacher and student, their bars, the soft and the hard loss.
-
-    Args:
-        image: (1, H, W), or None for a box named x.
-        logits_t, logits_s: of teacher and student for it, (C,). y: its label.
-        T: temperature of both sides in the soft loss; the hard loss takes the student at T = 1.
-        classes: C names; they stand beside the bars up to four of them.
-
-    Raises:
-        ValueError: the logits are not (C,), or T ≤ 0.
-    """
-    logits_t, logits_s = torch.as_tensor(logits_t).float(), torch.as_tensor(logits_s).float()
-    if not logits_t.shape == logits_s.shape == (len(classes),):
-        found = f"{tuple(logits_t.shape)} and {tuple(logits_s.shape)}"
-        raise ValueError(f"takes {len(classes)} logits of the teacher and of the student; got {found}.")
-    draw_distillation(image, logits_t, logits_s, y, T, classes)
     plt.show()
 
 

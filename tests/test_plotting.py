@@ -44,10 +44,6 @@ FIGURES = {
     "small matrix": lambda: plotting.show_matrix(
         torch.tensor([[1.0, 0.5, -0.5]]), ["KD"], ["T = 1", "T = 2", "T = 4"], digits=2
     ),
-    "diagram": plotting.show_distillation_diagram,
-    "diagram of an image": lambda: plotting.show_distillation_diagram(
-        torch.linspace(0, 1, 784).view(1, 28, 28), 3 * torch.eye(10)[6], torch.eye(10)[6], 6, 4, FASHION_CLASSES
-    ),
 }  # fmt: skip
 
 
@@ -95,7 +91,7 @@ def test_every_word_is_legible_on_a_telephone_and_lies_on_the_sheet(draw):
     assert drawn.y0 >= -0.02 and drawn.y1 <= figure.get_figheight() + 0.02, drawn
 
 
-@pytest.mark.parametrize("kind", ["diagram", "matrix", "small matrix", "intervals with numbers"])
+@pytest.mark.parametrize("kind", ["matrix", "small matrix", "intervals with numbers"])
 def test_words_do_not_overlap(kind):
     FIGURES[kind]()
     figure = plt.gcf()
@@ -182,36 +178,6 @@ def test_the_numbers_beside_intervals_are_theirs():
     ]  # fmt: skip
 
 
-def test_the_diagram_shows_both_sides_at_T_and_the_student_at_1():
-    v, z = torch.tensor([5.0, 3, 0]), torch.tensor([2, 3, 0.5])
-    plotting.show_distillation_diagram(None, v, z, 1, 3)
-    sheet, *panels = plt.gcf().axes
-    right = [(v / 3).softmax(0), (z / 3).softmax(0), z.softmax(0)]
-    assert [ax.get_title() for ax in panels] == ["p at T = 3", "q at T = 3", "q at T = 1"]
-    for ax, p in zip(panels, right, strict=True):
-        assert [bar.get_width() for bar in ax.patches] == pytest.approx(p.tolist())
-    words = " ".join(text.get_text() for text in sheet.texts)
-    assert all(word in words for word in ("teacher", "student", "soft loss", "hard loss", "label:\nshirt"))
-    assert sum(getattr(text, "arrow_patch", None) is not None for text in sheet.texts) == 9
-
-
-@pytest.mark.parametrize("classes", [("T-shirt", "shirt", "bag"), FASHION_CLASSES], ids=len)
-def test_the_diagrams_bars_are_named_and_the_arrows_to_the_losses_start_at_them(classes):
-    v = torch.linspace(0, 2, len(classes))
-    plotting.show_distillation_diagram(None, v, v.flip(0), 1, 3, classes)
-    figure = plt.gcf()
-    figure.draw_without_rendering()
-    sheet, *panels = figure.axes
-    starts = [
-        sheet.transData.transform(text.xyann) for text in sheet.texts if getattr(text, "arrow_patch", None)
-    ]
-    for ax in panels:
-        assert [text.get_text() for text in ax.texts] == list(classes)
-        longest = max(ax.patches, key=lambda bar: bar.get_width()).get_window_extent()
-        gaps = [(x - longest.x1, longest.y0 < y < longest.y1) for x, y in starts]
-        assert [0 < gap < 8 and level for gap, level in gaps].count(True) == 1, gaps
-
-
 @pytest.mark.parametrize(
     "draw, message",
     [
@@ -227,8 +193,6 @@ def test_the_diagrams_bars_are_named_and_the_arrows_to_the_losses_start_at_them(
             lambda: plotting.show_intervals({"a": Interval(1, 0, 2, 3)}, "x", "student"),
             "one colour per entry",
         ),
-        (lambda: plotting.show_distillation_diagram(None, (1, 2)), "takes 3 logits"),
-        (lambda: plotting.show_distillation_diagram(T=0), "temperature"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, message):
