@@ -237,6 +237,11 @@ def test_cover_or_seek(figure):
         figure.press("beta", *keys)
         assert (figure["mu"], figure["sigma"], figure["value"]) == pytest.approx(nearest(beta), abs=2e-4)
         assert figure.table() == [pytest.approx(list(nearest(beta)), abs=2e-4)] and goal() == "○"
+        decimals = [
+            len(figure.box.locator(f"[data-name={key}]").text_content().split(".")[1])
+            for key in ("mu", "sigma")
+        ]
+        assert decimals == [2, 1]  # the grid's steps are 0.25 and 0.1
     first = next(i for i in range(21) if nearest(i / 20)[1] < 2)  # where it leaves the middle
     figure.press("beta", "Home", *["ArrowRight"] * (first - 1))
     assert goal() == "○" and figure["sigma"] > 2

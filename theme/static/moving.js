@@ -239,7 +239,7 @@
     },
 
     "cover-or-seek": {
-      how: "Turn β from 0, the forward KL, to 1, the reverse KL. Watch which of the two valleys is the deeper one.",
+      how: "Turn β from 0, the forward KL, to 1, the reverse KL. Watch which valley is the deepest.",
       controls: d => [
         { key: "beta", label: "β =", name: "Weight β of the teacher in the mixture", min: 0, max: 1, step: .05, value: d.beta, digits: 2, ticks: [0, .25, .5, .75, 1] },
       ],
@@ -265,7 +265,7 @@
         }, { value: Infinity }));
         const best = found.reduce((a, b) => (b.value < a.value ? b : a));
         const xs = range(-8, 8, 321), g = plot("Densities of the teacher, with two humps, and of the nearest Gaussian",
-          { min: -8, max: 8, ticks: [-6, -3, 0, 3, 6], label: "x" }, { min: 0, max: .8, ticks: [0, .2, .4, .6, .8], label: "density" }, 200);
+          { min: -8, max: 8, ticks: [-6, -3, 0, 3, 6], label: "x" }, { min: 0, max: .6, ticks: [0, .2, .4, .6], label: "density" }, 200);
         g.line(xs, xs.map(x => Math.exp(logP(x))), "t");
         g.line(xs, xs.map(x => Math.exp(logNormal(x, best.mu, best.sigma))), "s dash");
         const low = plot("The divergence, over its least value, against the mean of the student", { min: -5, max: 5, ticks: [-4, -2, 0, 2, 4], label: "μ, each with its best σ" },
@@ -274,10 +274,10 @@
         low.dot(best.mu, 1, "s", 5);
         return {
           plots: [g.svg, low.svg],
-          say: [["μ", "mu", best.mu], ["σ", "sigma", best.sigma], ["divergence", "value", best.value]],
+          say: [["μ", "mu", best.mu, fix(best.mu, 2)], ["σ", "sigma", best.sigma, fix(best.sigma, 1)], ["divergence", "value", best.value]], // no finer than the grid
           note: best.sigma > 2 ? "The nearest student covers both humps." : "The nearest student sits on one hump. The valley in the middle is still there, for a student that starts in it.",
           goal: { text: "Find the first β at which the student leaves the middle.", reached: best.sigma < 2 && beta < .425 },
-          heads: ["β", "μ", "σ", "divergence"], rows: [[fix(beta, 2), fix(best.mu), fix(best.sigma), fix(best.value)]],
+          heads: ["β", "μ", "σ", "divergence"], rows: [[fix(beta, 2), fix(best.mu, 2), fix(best.sigma, 1), fix(best.value)]],
         };
       },
     },
