@@ -55,6 +55,17 @@ def test_no_warnings_in_the_outputs(path):
     assert not [o.text for o in streams if o.name == "stderr"]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_drawing_is_sound_xml(path):
+    """A name has no comma, and a path has points: an EPUB takes no other."""
+    for cell in cells(path, "code"):
+        for output in cell.outputs:
+            drawing = "".join(output.get("data", {}).get("image/svg+xml", ""))
+            names, paths = re.findall(r'\bid="([^"]*)"', drawing), re.findall(r"<path\b[^>]*>", drawing)
+            assert [name for name in names if not re.fullmatch(r"[A-Za-z_][\w.-]*", name)] == []
+            assert [one for one in paths if not re.search(r"\sd=", one)] == []
+
+
 @per_notebook(NOTEBOOKS)
 def test_each_name_stands_once_in_a_drawing(path):
     """One image drawn twice in a figure has one name in matplotlib's SVG, which an EPUB may not have: set_gid."""
