@@ -20,7 +20,7 @@ from companion.losses import kd_loss
 from companion.metrics import accuracy, agreement
 from companion.models import MLP
 from companion.training import fit, fit_many, hard_loss, jitter, predict, teacher_logits
-from experiments.common import FOLDER, REPORTED, TUNING, choose_then_report, group, run_all
+from experiments.common import REPORTED, TUNING, choose_then_report, group, run_all, stored
 
 torch.set_num_threads(1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
@@ -287,9 +287,7 @@ def fresh_one(kind: str, lr: float, seed: int) -> dict:
 
 def fresh() -> None:
     about = "Agreement (%) of 12_questions n = 1000 on new questions of its kind; commonest: one answer to all of them"
-    rows = np.genfromtxt(
-        FOLDER / "12_questions.csv", skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8"
-    )
+    rows = stored("12_questions")
     rows = rows[(rows["n"] == 1000) & (rows["part"] == "test")]
     for kind in ("noise", "photograph", "digits", "shuffled", "half", "real"):
         lr = float(rows["lr"][rows["kind"] == kind][0])
@@ -427,9 +425,7 @@ def members() -> None:
 
 def rate_of(who: str) -> tuple[float, float]:
     """The learning rates that 12_members reports: of the teacher, and of one kind of network."""
-    rows = np.genfromtxt(
-        FOLDER / "12_members.csv", skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8"
-    )
+    rows = stored("12_members")
     row = rows[(rows["who"] == who) & (rows["part"] == "test")][0]
     return float(row["teacher_lr"]), float(row["lr"])
 

@@ -22,6 +22,12 @@ def group(seed: int) -> tuple[int, ...]:
     return TUNING if seed in TUNING else tuple(REPORTED)
 
 
+def stored(name: str) -> np.ndarray:
+    """The lines of chapters/results/<name>.csv, with their columns by name."""
+    path = FOLDER / f"{name}.csv"
+    return np.genfromtxt(path, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
+
+
 def run_all(name: str, about: str, configs: Iterable[dict], one: Callable[..., dict]) -> np.ndarray:
     """Call one(**config) for each config that chapters/results/<name>.csv lacks; return all its lines.
 
@@ -41,7 +47,7 @@ def run_all(name: str, about: str, configs: Iterable[dict], one: Callable[..., d
         with path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(row.values())
         print(*(f"{k}={v}" for k, v in row.items()), flush=True)
-    return np.genfromtxt(path, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    return stored(name)
 
 
 def choose_then_report(name: str, about: str, one, score: str, grid: dict, **fixed) -> dict:

@@ -9,6 +9,7 @@ from companion import checks
 from companion.data import fashion, fashion_teacher
 from companion.models import ConvNet
 from experiments import chapter12
+from experiments.common import stored
 
 DOUBLE = {"dtype": torch.double}
 
@@ -152,17 +153,6 @@ def test_those_in_the_data_and_those_not_are_different_images():
     images = torch.cat([part.x for part in parts]).flatten(1)
     assert [len(part) for part in parts] == [2000, 6000, 2000]
     assert len(images.unique(dim=0)) > 9950  # the set repeats a few images
-
-
-def stored(name):
-    return np.genfromtxt(
-        chapter12.FOLDER / f"{name}.csv",
-        skip_header=3,
-        delimiter=",",
-        names=True,
-        dtype=None,
-        encoding="utf-8",
-    )
 
 
 def test_the_drawn_losses_are_those_of_the_attack():

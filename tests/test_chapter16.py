@@ -14,6 +14,7 @@ from companion.models import StaticEncoder
 from companion.remote import top_k_targets
 from companion.teachers import Sentence
 from experiments import chapter16
+from experiments.common import stored
 
 
 def seeded(seed=0):
@@ -103,14 +104,7 @@ def test_labels_are_as_many_of_each_class_and_none_is_tested(six_films):
     "name, methods", [("few_shot", chapter16.METHODS), ("students", None), ("search", None)]
 )
 def test_the_stored_runs_are_whole(name, methods):
-    table = np.genfromtxt(
-        chapter16.FOLDER / f"16_{name}.csv",
-        skip_header=3,
-        delimiter=",",
-        names=True,
-        dtype=None,
-        encoding="utf-8",
-    )
+    table = stored(f"16_{name}")
     assert all(
         np.isfinite(table[c]).all() for c in ("accuracy", "cosine", "recall") if c in table.dtype.names
     )
