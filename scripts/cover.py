@@ -38,7 +38,8 @@ def cover() -> None:
     x, teacher, before, after = (a.detach() for a in answers())
     figure, axes = plt.subplots(1, 4, figsize=(9, 2.9), width_ratios=(1.1, 1, 1, 1))
     axes[0].imshow(1 - x[0, 0].numpy(), interpolation="nearest")
-    axes[0].set(title="one image", xticks=[], yticks=[])
+    axes[0].set(title="one image: a shirt")
+    axes[0].set_axis_off()
     panels = [("the teacher's answer", teacher, TEACHER), ("student before", before, STUDENT)]
     for ax, (title, p, colour) in zip(axes[1:], [*panels, ("student after", after, STUDENT)], strict=True):
         ax.barh(range(10), p.numpy(), color=colour)
@@ -47,6 +48,7 @@ def cover() -> None:
         )
         ax.set_yticks(range(10), data.FASHION_CLASSES if ax is axes[1] else [""] * 10, fontsize=9)
         ax.tick_params(length=0)
+        ax.get_yticklabels()[SHIRT].set_fontweight("bold")
     plt.savefig(STATIC / "cover.svg", metadata={"Date": None}, transparent=True)
     # The card that other sites show beside a link: 1200 × 630 pixels, not transparent.
     figure.set_size_inches(12, 6.3)
