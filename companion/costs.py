@@ -83,6 +83,7 @@ class Plan:
     student: float = 7e9
     tokens: float = 1e12
     passes: float = 3
+    gpus: float = 64
     vocabulary: float = 128_000
     width: float = 8192
     k: float = 50
@@ -91,16 +92,15 @@ class Plan:
     peak: float = 1e15
     utilisation: float = 0.4
     price: float = 1
-    gpus: float = 64
 
 
 NAMES = {
-    "teacher": "Teacher, parameters", "student": "Student, parameters", "tokens": "Tokens",
-    "passes": "Passes × students", "vocabulary": "Vocabulary", "width": "Width of the teacher's last layer",
-    "k": "k, tokens kept of an answer", "batch": "Tokens a step, one GPU", "group": "Tokens in a group, fused loss",
-    "peak": "Peak, operations a second (example)", "utilisation": "Share of the peak (example)",
-    "price": "Price of a GPU hour (example)", "gpus": "GPUs (example)",
+    "teacher": "Teacher's weights", "student": "Student's weights", "tokens": "Tokens", "passes": "Passes",
+    "gpus": "GPUs (example)", "vocabulary": "Vocabulary", "width": "Teacher's width", "k": "k, tokens kept",
+    "batch": "Tokens a step", "group": "Tokens in a group", "peak": "Peak (example)",
+    "utilisation": "Share (example)", "price": "Price (example)",
 }  # fmt: skip
+FIRST = 5  # of these fields stand open, the others in a fold
 
 
 def bill(plan: Plan) -> dict[str, float]:
@@ -112,7 +112,7 @@ def bill(plan: Plan) -> dict[str, float]:
         `days_once`: the same hours on `gpus` GPUs, if nothing is lost between them. `surcharge`: the teacher, asked at
         each pass, over the student (eq-surcharge). Bytes on disk: `disk_logits`, `disk_features`, `disk_largest`. Bytes
         of logits in memory: `memory_usual`, `memory_groups`. `memory_weights`: 16 N_S + 2 N_T, on all GPUs together if
-        sharded (Rajbhandari et al. 2020, arXiv:1910.02054, §3.1).
+        sharded (Rajbhandari et al. 2020, arXiv:1910.02054, §3.1); `memory_student`: 16 N_S, where answers are stored.
 
     Raises:
         ValueError: a number is not positive, the utilisation is no share, or more tokens are kept than there are.
@@ -133,6 +133,7 @@ def bill(plan: Plan) -> dict[str, float]:
     found["memory_usual"] = loss_memory(plan.batch, plan.vocabulary)
     found["memory_groups"] = loss_memory(plan.batch, plan.vocabulary, plan.group)
     found["memory_weights"] = 16 * plan.student + 2 * plan.teacher
+    found["memory_student"] = 16 * plan.student
     return found
 
 
@@ -150,8 +151,8 @@ def show_costs(plan: Plan | None = None) -> None:
     }
     _bars(disk, {name: found[key] / 1e12 for name, key in kept.items()}, "terabytes on disk", 0)
     disk.set_xscale("log")
-    inputs = [{"key": f.name, "name": NAMES[f.name], "value": value}
-              for f, value in zip(fields(plan), asdict(plan).values(), strict=True)]  # fmt: skip
+    inputs = [{"key": f.name, "name": NAMES[f.name], "value": value, "more": i >= FIRST}
+              for i, (f, value) in enumerate(zip(fields(plan), asdict(plan).values(), strict=True))]  # fmt: skip
     show("costs", {"inputs": inputs})
 
 

@@ -1,18 +1,23 @@
-"""The stored runs of chapter 18: lines of two kinds, divided rightly and wrongly; resumes that lack something.
+"""The stored runs of chapter 18: two divisions of a loss; resumes that lack something; a teacher asked or stored.
 
-    python -m experiments.chapter18     # resumes where it stopped; about 2 minutes on one core
+    python -m experiments.chapter18     # resumes where it stopped; about 6 minutes on one core
 
-Nothing is tuned: both divisions, and all resumes, run with the settings that the chapter shows. Float64.
+Nothing is tuned: both of what is compared always run with the settings that the chapter shows. The first two are in
+float64. The third has a real teacher, SmolLM2-135M, in float32, and counts seconds of one core (process time).
 """
 
 from copy import deepcopy
 from functools import lru_cache
+from tempfile import TemporaryDirectory
+from time import process_time
 
 import torch
 from torch import Tensor
 
 from companion import scaling
-from companion.scaling import Lesson, batch, by_length, models, share, text, two_kinds
+from companion.scaling import Lesson, Reader, batch, by_length, models, share, text, two_kinds
+from companion.stored import Stored, largest, store
+from companion.teachers import king_james, smollm2
 from companion.tokens import forward_kl_loss
 from experiments.common import REPORTED, run_all
 
@@ -140,6 +145,85 @@ def kinds() -> None:
     run_all("18_kinds", about, settings, kinds_one)
 
 
+# ------------------------------------------------------------------------- a teacher asked at each step, or stored
+
+VERSES, LONG, ROWS, EPOCHS, TOP = (
+    64,
+    32,
+    16,
+    5,
+    50,
+)  # lines, tokens of each, lines a step, passes, what is kept
+WIDTH, SPEED = 256, 1e-3  # 13.6 million multiplied weights, about a tenth of the teacher's
+
+
+def verses(teacher, seed: int) -> Tensor:
+    """VERSES lines of LONG tokens from the Bible of King James, others for each seed."""
+    ids = torch.tensor(teacher.tokenizer.encode(king_james("train")[: 20_000 * (seed + 1)]).ids)
+    return ids[seed * VERSES * LONG : (seed + 1) * VERSES * LONG].view(VERSES, LONG)
+
+
+@lru_cache(maxsize=1)
+def distilled(seed: int) -> list[dict]:
+    """Two equal students step by turns, one asking the teacher, one reading from disk; the bill after each epoch."""
+    teacher = smollm2()
+    ids, steps = verses(teacher, seed), VERSES // ROWS
+
+    @torch.no_grad()
+    def ask(lines):
+        return largest(teacher(lines), TOP)
+
+    ways = {
+        way: ready(
+            Reader(len(teacher.embedding.weight), WIDTH, length=LONG, seed=seed), SPEED, EPOCHS * steps
+        )
+        for way in ("asked", "stored")
+    }
+    with TemporaryDirectory() as folder:
+        start = process_time()
+        store(ask, ids, folder, rows=ROWS)
+        spent = {"asked": 0.0, "stored": process_time() - start, "asking": 0.0, "reading": 0.0}
+        kept = Stored(folder, ids)
+        answers = {"asked": lambda rows: ask(ids[rows]), "stored": kept.__getitem__}
+        bills = [{**spent, "nats": float("nan"), "differ": 0, "kilobytes": kept.bytes() / 1000}]
+        for epoch in range(EPOCHS):
+            nats = 0.0
+            for step in range(epoch * steps, (epoch + 1) * steps):
+                rows = batch(VERSES, ROWS, step, seed)
+                for way, part in (("asked", "asking"), ("stored", "reading")):
+                    lesson, optimiser, schedule = ways[way]
+                    start = process_time()
+                    said = answers[way](rows)
+                    spent[part] += process_time() - start
+                    loss = lesson(ids[rows], torch.ones_like(ids[rows], dtype=torch.bool), said, ROWS * LONG)
+                    optimiser.zero_grad()
+                    loss.backward()
+                    optimiser.step()
+                    schedule.step()
+                    spent[way] += process_time() - start
+                nats += loss.item() / steps
+            one, two = (torch.cat([w.flatten() for w in ways[way][0].parameters()]) for way in ways)
+            bills.append(
+                {**spent, "nats": nats, "differ": (one != two).sum().item(), "kilobytes": kept.bytes() / 1000}
+            )
+    return bills
+
+
+def kept_one(seed: int, epoch: int) -> dict:
+    return distilled(seed)[epoch]
+
+
+def kept() -> None:
+    about = (
+        "Seconds of one core for a student whose teacher is asked at each step or read from disk; after each epoch; "
+        "stored has the asking beforehand; differ: weights in which the two students are unequal; seeds 0 and 1"
+    )
+    run_all(
+        "18_kept", about, [{"seed": s, "epoch": e} for s in range(2) for e in range(EPOCHS + 1)], kept_one
+    )
+
+
 if __name__ == "__main__":
     kinds()
     resumed()
+    kept()

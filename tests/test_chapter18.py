@@ -1,9 +1,12 @@
 """Chapter 18: the numbers of its worked examples and exercises; runs are in test_scaling, files in test_stored."""
 
+import numpy as np
 import pytest
 import torch
 
 from companion.costs import Plan, bill, bytes_a_token
+from companion.scaling import Reader
+from experiments.common import stored
 
 
 @pytest.mark.equation("eq-process-share")
@@ -65,3 +68,47 @@ def test_the_shares_of_the_second_figure():
 def test_sixteen_bytes_a_parameter_and_two():
     whole = 16 * 7 + 2 * 70  # GB
     assert [round(whole / n) for n in (1, 4, 8, 16)] == [252, 63, 32, 16]
+    found = bill(Plan())
+    assert (found["memory_weights"], found["memory_student"]) == (252e9, 112e9)
+
+
+@pytest.mark.equation("eq-flops")
+def test_the_case_that_is_worked_by_head():
+    """70 billion weights teach 7 billion on 10¹² tokens: 10 parts of 13, and half of it is saved by three passes."""
+    one, three = bill(Plan(passes=1)), bill(Plan())
+    trained, read = 6 * 7e9 * 1e12, 2 * 70e9 * 1e12
+    assert (one["trained"], one["teacher_live"]) == (trained, read) == (4.2e22, 14e22)
+    assert read / (read + trained) == pytest.approx(14 / 18.2) == pytest.approx(10 / 13)
+    hour = 4e14 * 3600
+    assert hour == pytest.approx(1.44e18)
+    assert (round(trained / hour), round(read / hour)) == (29_167, 97_222)
+    assert (one["hours_trained"], one["hours_live"]) == pytest.approx((trained / hour, read / hour))
+    assert [round(h / 64 / 24) for h in ((trained + read) / hour, read / hour)] == [82, 63]
+    assert round(100 * (1 - three["money_once"] / three["money_live"])) == 51
+
+
+@pytest.mark.equation("eq-surcharge")
+def test_the_small_case_has_nearly_the_ratio_of_the_large_one():
+    student = Reader(49_152, 256, length=32, seed=0)
+    weights = sum(
+        p.numel()
+        for n, p in student.named_parameters()
+        if p.dim() == 2 and not n.startswith(("words", "places"))
+    )
+    teacher = 134_515_008  # of which the table of embeddings is the last layer, too
+    assert (round(weights / 1e5), round(teacher / 1e5)) == (136, 1345)
+    assert (
+        round(teacher / weights / 3, 1) == 3.3
+        and round(70e9 / teacher, -2) == round(7e9 / weights, -2) == 500
+    )
+
+
+def test_in_the_stored_runs_both_students_are_one_and_the_lines_cross_when_the_second_pass_begins():
+    rows = stored("18_kept")
+    assert not rows["differ"].any()
+    assert (rows["kilobytes"] / (64 * 32 * bytes_a_token(49_152, 576, 50)["largest"] / 1000) < 1.01).all()
+    for seed in set(rows["seed"]):
+        run = np.sort(rows[rows["seed"] == seed], order="epoch")
+        slope = [(run[way][-1] - run[way][0]) / run["epoch"][-1] for way in ("asked", "stored")]
+        assert 1 < run["stored"][0] / (slope[0] - slope[1]) < 1.2
+        assert run["reading"][-1] < 0.01 * run["stored"][-1]

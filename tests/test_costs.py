@@ -106,6 +106,7 @@ def test_days_are_the_hours_dealt_out_and_the_weights_take_sixteen_bytes_and_two
     assert found["days_live"] == pytest.approx((found["hours_live"] + found["hours_trained"]) / 8 / 24)
     assert found["days_once"] == pytest.approx((found["hours_once"] + found["hours_trained"]) / 192)
     assert found["memory_weights"] == pytest.approx(16 * 7e9 + 2 * 70e9) == 252e9
+    assert found["memory_student"] == 16 * 7e9
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,9 @@ def test_the_calculator_opens_with_the_plan(monkeypatch):
     costs.show_costs(Plan(teacher=5e9))
     inputs = [{i["key"]: i["value"] for i in s[interactive.MIME]["data"]["inputs"]} for s in shown]
     assert inputs[0] == dataclasses.asdict(Plan()) and inputs[1]["teacher"] == 5e9
+    assert [i["key"] for i in shown[0][interactive.MIME]["data"]["inputs"] if not i["more"]] == [
+        "teacher", "student", "tokens", "passes", "gpus",
+    ]  # fmt: skip
     assert set(NAMES) == set(inputs[0]) and len(set(NAMES.values())) == len(NAMES)
     assert all("example" in NAMES[key] for key in ("peak", "utilisation", "price", "gpus"))
     assert "<svg" in shown[0]["image/svg+xml"]

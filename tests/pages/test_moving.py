@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from companion.costs import NAMES, Plan, bill
+from companion.costs import FIRST, NAMES, Plan, bill
 from companion.interactive import gradient_sizes, least_over_widths
 from companion.losses import soften
 from companion.tokens import forward_kl_loss, reverse_kl_loss
@@ -38,6 +38,11 @@ class Figure:
         self.page, self.box, self.bytes = page, found, len(scripts[index].encode())
         self.data = json.loads(scripts[index])["data"]
         assert found.locator(".moving-stage").is_visible() and not found.locator(".moving-still").is_visible()
+        if kind == "costs":  # five fields first, the others in a fold
+            assert found.locator("label.moving-number >> visible=true").count() == FIRST
+            found.locator(".moving-more summary").focus()
+            page.keyboard.press("Enter")
+            assert found.locator("label.moving-number >> visible=true").count() == len(NAMES)
 
     def press(self, key, *keys):
         """Keys on the slider of that name."""
@@ -287,7 +292,13 @@ def test_the_calculator_agrees_with_companion_costs(figure):
         found = json.loads(figure.box.get_attribute("data-values"))
         assert found == pytest.approx(bill(plan), rel=1e-9)
         assert figure.box.locator("[aria-invalid=true]").count() == 0
-    assert figure.box.locator("tbody tr").count() == len(bill(plan))
+    assert figure.box.locator(".moving-numbers tbody tr").count() == len(bill(plan))
+    figure.box.locator("input[data-key=k]").fill("50")
+    figure.box.locator("input[data-key=tokens]").fill("1T")
+    said = figure.box.locator("[role=status] tr").all_inner_texts()
+    assert len(said) == 6 and said[0].split("\t") == ["the teacher is asked", "on each pass", "once"]
+    assert said[4].split("\t")[1:] == ["938 GB", "128 GB"]  # 16 · 8 + 2 · 405, and 16 · 8
+    assert said[5].split("\t") == ["disk, 50 largest", "none", "300 TB"]  # 65,537 tokens: 6 bytes each
     assert figure.box.locator(".moving-note").text_content() == ""
 
 
@@ -344,6 +355,10 @@ def test_the_calculator_fits_and_its_fields_are_as_large_as_a_finger(page, pages
             and edge["x"] <= box["x"]
             and box["x"] + box["width"] <= edge["x"] + edge["width"]
         )
+    for label in figure.box.locator(
+        "label.moving-number"
+    ).all():  # its name on one line, so that the fields align
+        assert label.bounding_box()["height"] < 70 and label.evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
 @pytest.mark.parametrize("kind", CHAPTERS)

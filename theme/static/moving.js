@@ -89,7 +89,8 @@
       ticks: [.5, 1, 2, 4, 8, 16, 32].filter(t => min <= t && t <= max) });
 
   /* Each kind: controls(data), key(data): the legend, and draw(data, state) → {plots, say, heads, rows}; it may have
-     how: what to do, in a sentence or two, and draw may return note: what is seen now, goal: {text, reached}, and
+     how: what to do, in a sentence or two, more: what is in the fields that are folded; say may be a table, {heads, rows};
+     and draw may return note: what is seen now, goal: {text, reached}, and
      drag: {svg, at(x, y) → state}, a plot in which the reader may pull a dot about. */
   const kinds = {
     temperature: {
@@ -285,8 +286,9 @@
 
     // What a distillation costs: the formulas of companion/costs.py, for numbers that the reader types.
     costs: {
-      how: "Type your own numbers: 70B, 1T, 128k, 128,000, 0.4 and 3e12 are understood. What is marked as an example is no recommendation and no price list.",
-      controls: d => d.inputs.map(({ key, name, value }) => ({ key, name, value, number: true, refuse: (n, x) => kinds.costs.refuse(key, n, x) })),
+      how: "Type your own numbers; 70B, 1T, 128k, 128,000, 0.4 and 3e12 are understood.",
+      more: "More fields: answers on disk, logits in memory, a GPU and its price",
+      controls: d => d.inputs.map(({ key, name, value, more }) => ({ key, name, value, more, number: true, refuse: (n, x) => kinds.costs.refuse(key, n, x) })),
       key: () => [["t", "teacher"], ["s", "student"]],
       refuse(key, n, x) { // what is wrong with this number, the others being x; or nothing
         if (key === "utilisation" && n > 1) return "A share is at most 1: 40 % is 0.4.";
@@ -308,6 +310,7 @@
         v.memory_usual = 4 * x.vocabulary * 5 * x.batch;
         v.memory_groups = 4 * x.vocabulary * 2 * Math.min(x.group, x.batch);
         v.memory_weights = 16 * x.student + 2 * x.teacher;
+        v.memory_student = 16 * x.student;
         const rows = (title, unit, entries, show, log) => {
           const svg = make("svg", { viewBox: `0 0 320 ${26 + 40 * entries.length}`, role: "img", "aria-label": title });
           const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c)), values = entries.map(e => e[1]), most = Math.max(...values), least = Math.min(...values) / 10;
@@ -323,9 +326,11 @@
         return {
           plots: [rows("Compute", "hours of one GPU", [["teacher, asked on each pass", v.hours_live, "t"], ["teacher, asked once", v.hours_once, "t"], ["student, trained", v.hours_trained, "s"]], short),
             rows("The teacher's answers", "on disk, bars logarithmic", kept, size, true)],
-          say: [["Cost, teacher asked on each pass", "money", v.money_live, short(v.money_live)], ["asked once", "money-once", v.money_once, short(v.money_once)],
-            [`days on ${written(x.gpus)} GPUs, asked on each pass`, "days", v.days_live, short(v.days_live)], ["asked once", "days-once", v.days_once, short(v.days_once)],
-            ["memory for training, without activations and logits", "weights", v.memory_weights, size(v.memory_weights)], ["disk, k largest", "disk", v.disk_largest, size(v.disk_largest)]],
+          say: { heads: ["the teacher is asked", "on each pass", "once"], rows: [
+            ["GPU hours", short(v.hours_live + v.hours_trained), short(v.hours_once + v.hours_trained)],
+            ...(x.price === 1 ? [] : [["cost", short(v.money_live), short(v.money_once)]]), // else the hours twice
+            [`days on ${written(x.gpus)} GPUs`, short(v.days_live), short(v.days_once)],
+            ["memory for training", size(v.memory_weights), size(v.memory_student)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
           note: "", values: v,
           heads: ["quantity", "value"], rows: [
             ["operations, teacher asked on each pass", short(v.teacher_live)], ["operations, teacher asked once", short(v.teacher_once)], ["operations, student trained", short(v.trained)],
@@ -334,7 +339,7 @@
             ["cost, teacher asked on each pass", short(v.money_live)], ["cost, teacher asked once", short(v.money_once)],
             ["days, teacher asked on each pass", short(v.days_live)], ["days, teacher asked once", short(v.days_once)],
             ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)],
-            ["memory for training, student and teacher, without activations and logits", size(v.memory_weights)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
+            ["memory for training, student and teacher", size(v.memory_weights)], ["memory for training, student alone", size(v.memory_student)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
         };
       },
     },
@@ -401,7 +406,8 @@
   const mount = (figure, index) => {
     const { kind, data } = JSON.parse(figure.querySelector("script").textContent), { controls, key, draw } = kinds[kind], how = data.how || kinds[kind].how;
     const state = {}, shown = [], takes = [], panel = make("div", { class: "moving-controls" });
-    const plots = make("div", { class: "moving-plots" }), say = make("p", { role: "status" }), note = make("p", { class: "moving-note" }), goal = make("p", { class: "moving-goal" }), numbers = make("details", {}, make("summary", {}, "The numbers"));
+    const plots = make("div", { class: "moving-plots" }), say = make("div", { role: "status", class: "moving-say" }), note = make("p", { class: "moving-note" }), goal = make("p", { class: "moving-goal" }), numbers = make("details", { class: "moving-numbers" }, make("summary", {}, "The numbers"));
+    const rest = make("div", { class: "moving-controls" }), more = make("details", { class: "moving-more" }, make("summary", {}, kinds[kind].more || ""), rest);
     let drag, pulling = false;
     const pull = e => {
       const box = drag.svg.getBoundingClientRect(), scale = 320 / box.width;
@@ -423,7 +429,8 @@
       drag = now.drag;
       if (drag) drag.svg.classList.add("moving-drag");
       if (now.values) figure.dataset.values = JSON.stringify(now.values);
-      say.replaceChildren(...now.say.flatMap(([label, name, value, text], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, text ?? fix(value))]), now.say.length ? "." : "");
+      if (now.say.heads) say.replaceChildren(table(now.say.heads, now.say.rows));
+      else say.replaceChildren(...now.say.flatMap(([label, name, value, text], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, text ?? fix(value))]), now.say.length ? "." : "");
       note.textContent = now.note || "";
       if (now.goal) goal.replaceChildren(make("b", {}, `${now.goal.reached ? "✓" : "○"} Goal: `), now.goal.text);
       goal.classList.toggle("reached", Boolean(now.goal && now.goal.reached));
@@ -468,7 +475,7 @@
           for (const [other, again] of takes) if (other !== input && other.getAttribute("aria-invalid") === "true") again(); // it may go with this one
           redraw();
         });
-        panel.append(make("div", { class: "moving-field" }, make("label", { class: "moving-number" }, c.name, input), wrong));
+        (c.more ? rest : panel).append(make("div", { class: "moving-field" }, make("label", { class: "moving-number" }, c.name, input), wrong));
       } else if (c.set) {
         const button = make("button", { type: "button" }, c.label);
         button.addEventListener("click", () => { Object.assign(state, c.set); redraw(); });
@@ -495,9 +502,10 @@
     // Two panels stand side by side under the controls, three have one beside them; else a column would stay half empty.
     const many = { 2: " two", 3: " three" }[(data.panels || []).length] || "";
     const first = [...(how ? [make("p", { class: "moving-how" }, how)] : []), panel], then = [say, note, goal];
-    const beside = many === " two" ? [make("div", {}, ...first), make("div", {}, ...then)] : how ? [...first, ...then] : first;
+    const wide = kinds[kind].more ? [make("div", { class: "moving-wide" }, more, say, note)] : []; // more fields, and a table of results
+    const beside = wide.length ? first : many === " two" ? [make("div", {}, ...first), make("div", {}, ...then)] : how ? [...first, ...then] : first;
     const shows = how ? [legend, plots] : [legend, plots, say];
-    figure.append(make("div", { class: how ? `moving-stage beside${many}` : "moving-stage" }, make("div", {}, ...beside), make("div", {}, ...shows), numbers));
+    figure.append(make("div", { class: how ? `moving-stage beside${many}` : "moving-stage" }, make("div", {}, ...beside), make("div", {}, ...shows), ...wide, numbers));
     const caption = figure.querySelector(".moving-still figcaption"); // of the still picture, which is hidden now
     if (caption) {
       figure.id = caption.parentNode.id;
