@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
-from scipy.special import entr, softmax
+from scipy.special import softmax
 
 from companion import data, losses
 from companion.checks import concepts
@@ -100,16 +100,6 @@ def test_entropy_is_scipys_and_has_its_bounds(v):
     assert stats.entropy(P) == pytest.approx(0.250 + 0.322 + 0.230, abs=5e-4)
 
 
-@pytest.mark.equation("eq-entropy-slope")
-@pytest.mark.parametrize("T", TEMPERATURES)
-def test_slope_of_the_entropy_by_differences(v, T):
-    h = 1e-5 * T
-    slope = (entr(soften(v, T + h)).sum(-1) - entr(soften(v, T - h)).sum(-1)) / (2 * h)
-    p = softmax(v / T, -1)
-    variance = np.array([np.cov(row, aweights=weights, ddof=0) for row, weights in zip(v, p, strict=True)])
-    np.testing.assert_allclose(slope, variance / T**3, rtol=1e-5, atol=1e-8)
-
-
 @pytest.mark.equation("eq-dark-knowledge")
 @pytest.mark.parametrize("T", TEMPERATURES)
 def test_dark_knowledge_does_not_see_the_target(v, y, T):
@@ -147,6 +137,25 @@ def test_gram_matrix_is_the_correlation_of_centred_rows(v):
     np.testing.assert_allclose(gram(torch.tensor(v)), by_pairs, rtol=1e-10, atol=1e-12)
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(30, 10)))[0]  # ten features become thirty
     np.testing.assert_allclose(gram(torch.tensor(v @ turn.T)), by_pairs, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("control", ["class neighbours", "uniform"])
+def test_taking_neighbours_away_leaves_how_sure_the_teacher_is(control):
+    """Both keep the top class and its share; r is then the same for all of a name, or even."""
+    from experiments.chapter05 import targets
+
+    scores = torch.rand((200, 10), generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    p = (4 * scores).softmax(-1)
+    changed, top = targets(control, p, seed=3), p.argmax(-1)
+    assert torch.allclose(changed.sum(-1), torch.ones(200, dtype=torch.double))
+    assert torch.allclose(changed[torch.arange(200), top], p.amax(-1))
+    r = changed.masked_fill(own(p, top), 0) / (1 - p.amax(-1, keepdim=True))
+    for c in top.unique():
+        assert torch.allclose(r[top == c], r[top == c][:1])
+        if control == "class neighbours":  # nothing is lost on average
+            assert torch.allclose(changed[top == c].mean(0), p[top == c].mean(0))
+        else:
+            assert ((r[top == c] - 1 / 9).abs() < 1e-12).sum() == 9 * (top == c).sum()
 
 
 @pytest.mark.parametrize("control", ["swapped", "permuted"])

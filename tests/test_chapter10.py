@@ -201,3 +201,34 @@ def test_who_notices_what_happens_to_a_students_maps():
     assert notice(s[:, [2, 0, 3, 1]]) == {"hint"}
     assert notice(2 * s) == {"hint"}
     assert notice(s + shift) == {"hint", "attention", "similarity"}
+
+
+def test_the_verdicts_on_another_images_features_follow_from_the_stored_runs():
+    """Own image ahead or not, another image's gain or none: four words, and the table has them row by row."""
+    file = ROOT / "chapters/results/10_methods.csv"
+    table = np.genfromtxt(file, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
+
+    def runs(method, base, target):
+        columns = {"method": method, "base": base, "target": target}
+        found = table[np.all([table[k] == v for k, v in columns.items()], axis=0) & (table["seed"] < 10)]
+        assert sorted(found["seed"]) == list(range(10))
+        return found[np.argsort(found["seed"])]["accuracy"]
+
+    def interval(a, b):
+        return (a - b).mean(), 2.262 * (a - b).std(ddof=1) / 10**0.5  # Student's t, 9 degrees of freedom
+
+    words = {(True, False): "yes", (False, True): "no", (True, True): "in part", (False, False): "open"}
+    names = {"hint": "hint", "attention": "attention", "similarity": "similarity"}
+    names |= {"rkd": "distances, angles", "contrastive": "contrast"}
+    shown = "".join(
+        c.outputs[0]["data"]["text/markdown"] for c in NOTEBOOK.cells if "def verdict(" in c.source
+    )
+    rows = [(m, "labels") for m in names] + [("attention", "kd"), ("contrastive", "kd")]
+    for method, base in rows:
+        own, other = (runs(method, base, target) for target in ("teacher", "same class"))
+        mean, half = interval(own, other)
+        gain, wide = interval(other, runs("none", base, "teacher"))
+        name = names[method] + (", beside KD" if base == "kd" else "")
+        written = f"{mean:.2f} ± {half:.2f}".replace("-", "−")
+        assert f"| {name} | **{words[mean > half, gain > wide]}** | {written} |" in shown
+    assert shown.count("**") == 2 * len(rows)
