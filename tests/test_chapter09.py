@@ -132,7 +132,7 @@ def test_the_questions_are_peoples_own():
     """Those at length and the short ones with their thread, the article's five in a list of their own."""
     body = part("## 9.2", "## 9.7")
     sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", body, re.M | re.S))
-    assert len(sections) == 15 and f"{len(sections)} are answered at length" in TEXT
+    assert len(sections) == 15 and f"Its {len(sections)} questions" in TEXT
     assert all("?" in question for question in sections)
     assert [question for question, answer in sections.items() if not re.search(THREAD, answer)] == []
     five = part("### The article's five", "{admonition} The article, 9")
