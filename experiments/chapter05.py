@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from companion.data import Split, fashion, fashion_teacher
-from companion.losses import kd_loss
+from companion.losses import distillation_loss, kd_loss
 from companion.metrics import accuracy, calibration_error
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, jitter, teacher_logits
@@ -38,7 +38,12 @@ def teacher_argmax(logits_s, logits_t, y):
     return hard_loss(logits_s, None, logits_t.argmax(-1))
 
 
-LOSSES = {"hard": hard_loss, "argmax": teacher_argmax, "kd": soft}
+LOSSES = {
+    "hard": hard_loss,
+    "argmax": teacher_argmax,
+    "kd": soft,
+    "both": partial(distillation_loss, T=4, alpha=0.9),
+}
 
 
 def train_one(loss: str, seed: int, per_class: int, steps: int, lr: float, shift: int) -> dict:
@@ -177,11 +182,11 @@ def temperatures() -> None:
 
 
 def labels() -> None:
-    """How the gain of plain distillation falls as the labels grow."""
+    """How the gain of plain distillation falls as the labels grow; with most of them, labels beside the teacher, too."""
     name = "05_labels"
     about = "Accuracy and ECE (%) of ConvNet(4) on 10 · per_class images; seeds 0 to 9"
     for per_class in (10, 100, 900):
-        for loss in ("hard", "kd"):
+        for loss in ("hard", "kd", "both") if per_class == 900 else ("hard", "kd"):
 
             def run(lrs, seeds, loss=loss, per_class=per_class):
                 grid = [

@@ -451,15 +451,19 @@ def references() -> None:
 BINS = np.linspace(-4, 1, 26)  # of log10 of the loss; what lies beyond is counted in the outermost
 
 
+def shares_of(losses: torch.Tensor) -> dict[str, float]:
+    """The share (%) of the losses (N,) in each bin of log10."""
+    counts, _ = np.histogram(losses.log10().clamp(BINS[0], BINS[-1]).numpy(), BINS)
+    return {f"bin{i}": 100 * c / len(losses) for i, c in enumerate(counts)}
+
+
 def losses_one(who: str, images: str, seed: int) -> dict:
     """How the losses of one network lie: their median, and the share (%) in each bin."""
     teacher_lr, lr = rate_of(who)
     part = cut(seed)[("members", "others").index(images)]
     model = members_of(who, lr, group(seed), teacher_lr)[seed]
     loss = F.cross_entropy(predict(model, part.x).double(), part.y, reduction="none")
-    counts, _ = np.histogram(loss.log10().clamp(BINS[0], BINS[-1]).numpy(), BINS)
-    shares = {f"bin{i}": 100 * c / len(part) for i, c in enumerate(counts)}
-    return {"part": "test", "median": loss.median().item(), **shares}
+    return {"part": "test", "median": loss.median().item(), **shares_of(loss)}
 
 
 def losses() -> None:

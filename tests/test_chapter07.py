@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import warnings
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from companion import checks
-from companion.audit import CASES
+from companion.audit import CASES, audit
 from companion.checks import conventions
 from companion.losses import distillation_loss
 from experiments.chapter07 import PER_CLASS, RATES, READINGS, SEEDS
@@ -93,6 +94,8 @@ def cells(kind):
 def faults():
     """The names that the cell of the fault table makes, of which it draws."""
     names = {
+        "F": F,
+        "audit": audit,
         "read": lines,
         "plt": Ignored(),
         "plotting": Ignored(),
@@ -100,7 +103,7 @@ def faults():
         "Markdown": str,
         "display": str,
     }
-    for part in ("shown = [", "PREVENTED = "):
+    for part in ("def forum_loss", "def mended_loss", "shown = [", "PREVENTED = "):
         exec(next(source for source in cells("code") if part in source), names)
     return names
 
@@ -152,8 +155,9 @@ def test_the_readings_hold_the_stored_grid_and_the_alphas_of_the_chapter():
 
 def test_every_tool_of_the_table_has_a_version_or_date_and_a_link():
     head = "| your case | tool | looked at |"
-    table = next(text for text in cells("markdown") if head in text)
-    rows = [line for line in table.split(head)[1].split("\n\n")[0].splitlines()[2:] if line]
+    tables = [part.split("\n\n")[0] for part in "\n\n".join(cells("markdown")).split(head)[1:]]
+    rows = [line for table in tables for line in table.splitlines()[2:] if line.startswith("|")]
+    assert len(tables) == 2  # without a language model, and with one
     assert len(rows) >= 12
     for row in rows:
         _, case, tool, seen, _ = (part.strip() for part in row.split("|"))
@@ -173,14 +177,55 @@ def test_the_figure_of_faults_groups_each_kind_of_input(faults):
         if mark == "·"
     }
     assert without == set(range(5))  # the five that take no mask
+    crosses = {case for case, mark in faults["mended"].items() if mark == "✗" and case in drawn}
+    assert crosses == {"bf16, near-converged", "fp16, near-converged", "−inf in both"}
+
+
+@pytest.fixture(scope="module")
+def mends():
+    """What the cell of the first mend defines: the lines, the loss made of them, the push."""
+    source = next(s for s in cells("code") if "def show_mend" in s)
+    names = {"F": F, "torch": torch, "warnings": warnings, "plt": None, "plotting": None}
+    exec(source[: source.index("forum = [")], names)
+    return names
+
+
+def test_the_lines_of_the_figures_are_the_two_losses_that_are_read(faults, mends):
+    (z, v), of = normal(8, 5), mends["loss_of"]
+    wrong = of([mends[line] for line in ("LOG_Q", "P", "MEAN")])
+    right = of([mends[line] for line in ("REFUSE", "ERROR", "LOG_Q", "P_ALONE", "SUM", "ROWS")])
+    assert torch.equal(wrong(z, v, 4), faults["forum_loss"](z, v, 4))
+    assert torch.equal(right(z, v, 4), faults["mended_loss"](z, v, 4))
+    with pytest.raises(ValueError):
+        right(z, v[:1], 4)
+
+
+def test_the_pushes_of_the_text_from_the_gradient_by_hand(mends):
+    """T(p − q) for the student; −T p(log p/q − KL) for the teacher; the forum's T(softmax v − q)/C."""
+    v, z, T = mends["SHIRT"], mends["KNOWS_NOTHING"], 4
+    p, q = (v / T).softmax(-1), (v / T).softmax(-1)
+    assert [round(x, 3) for x in p[0].tolist()] == [0.665, 0.245, 0.09]
+    step = [mends[line] for line in ("LOG_Q", "P", "MEAN")]
+    value, moved = mends["push"](mends["loss_of"](step), v, v)
+    assert round(value, 2) == 1.78
+    torch.testing.assert_close(moved, (T * (v.softmax(-1) - q) / 3)[0])
+    step = [mends[line] for line in ("LOG_Q", "P_SOFT", "SUM", "ROWS")]
+    value, moved = mends["push"](mends["loss_of"](step), z, v)
+    assert round(value, 2) == 4.26
+    torch.testing.assert_close(moved, (T * (p - 1 / 3))[0])
+    _, moved = mends["push"](mends["loss_of"](step), z, v, "teacher")
+    torch.testing.assert_close(moved, (-T * p * ((3 * p).log() - value / T**2))[0])
+    _, bag = mends["push"](mends["loss_of"](step), z.repeat(2, 1), v)
+    torch.testing.assert_close(bag, (T * (p - 1 / 3))[0] / 2)
 
 
 def test_the_memory_sum_by_hand():
-    """14 + 24 + five tables of 8,192 × 151,936 × 4 bytes: 63 GB, and 300 bytes a token of 304 kB."""
+    """14 + 24 + five tables of 8,192 × 151,936 × 4 bytes: 63 GB; the other three bars of the figure."""
     table = 8192 * 151_936 * 4 / 1e9
     assert [round(x) for x in (7 * 2, 1.5 * 16, 5 * table, 80 - 38 - 5 * table)] == [14, 24, 25, 17]
     assert "14 + 24 + 25 = 63 GB, and 17 are left" in "".join(cells("markdown"))
-    assert (50 * (4 + 2), round(151_936 * 2 / 1000)) == (300, 304)
+    bars = (38 + 20 * table, 24 + 12 * table, 38 + 5 * table / 8)
+    assert [round(x) for x in bars] == [138, 84, 41]
 
 
 def test_the_chapter_names_the_errata_of_the_references():

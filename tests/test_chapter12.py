@@ -155,6 +155,13 @@ def test_those_in_the_data_and_those_not_are_different_images():
     assert len(images.unique(dim=0)) > 9950  # the set repeats a few images
 
 
+def test_a_loss_is_counted_in_the_bin_of_its_tens_logarithm():
+    """25 bins of 0.2 from 10⁻⁴ to 10: 0.0011 lies in the sixth, what is beyond in the outermost."""
+    shares = chapter12.shares_of(torch.tensor([0.0, 1e-9, 1.1e-3, 0.9, 1.1, 99.0], dtype=torch.double))
+    found = {i: shares[f"bin{i}"] for i in range(25) if shares[f"bin{i}"]}
+    assert found == pytest.approx({0: 100 / 3, 5: 100 / 6, 19: 100 / 6, 20: 100 / 6, 24: 100 / 6})
+
+
 def test_the_drawn_losses_are_those_of_the_attack():
     """From the bins alone, seed by seed: their shares are whole, and their pairs give the stored AUC."""
     losses, attack = stored("12_losses"), stored("12_members")

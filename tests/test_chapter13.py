@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from companion import checks, data
+from companion import losses as L
 from companion.losses import kd_loss
 from companion.metrics import paired_interval
 from companion.models import MLP, ConvNet
@@ -16,7 +17,7 @@ from companion.training import fit, predict
 from experiments import chapter13
 from experiments.common import REPORTED, TUNING
 from experiments.stacked import fit_stacked
-from tests.test_notebooks import ROOT
+from tests.test_notebooks import ROOT, cells
 
 
 @pytest.mark.equation("eq-false-verdicts")
@@ -37,6 +38,87 @@ def test_the_rank_correlation_is_spearmans(n):
     a, b = np.random.default_rng(n).normal(size=(2, n))
     d = stats.rankdata(a) - stats.rankdata(b)
     assert 1 - 6 * (d**2).sum() / (n * (n**2 - 1)) == pytest.approx(stats.spearmanr(a, b).statistic)
+
+
+# The example of 13.1: one image, four classes, teacher's and student's logits, T = 2, all by hand.
+V, Z, SOFT = [4.0, 2.0, 0.0, -2.0], [2.0, 1.0, 0.0, -1.0], 2.0
+
+
+def soft(x, T=SOFT):
+    e = np.exp(np.array(x) / T)
+    return e / e.sum()
+
+
+def divergence(p, q):
+    return float((p * np.log(p / q)).sum())
+
+
+def one_and_rest(share):
+    return np.array([share, 1 - share])
+
+
+def in_parts(theirs, own, others):
+    """T² times a KL of one class against the rest, and one among the others."""
+    return SOFT**2 * (divergence(theirs, own) + divergence(*(soft(x[others:]) for x in (V, Z))))
+
+
+def value_of(name, label=0):
+    """What `companion` says of the example."""
+    v, z, y = torch.tensor([V]).double(), torch.tensor([Z]).double(), torch.tensor([label])
+    return {
+        "KD": lambda: L.kd_loss(z, v, T=SOFT),
+        "logit MSE": lambda: L.logit_mse_loss(z, v, centred=True),
+        "DKD": lambda: L.dkd_loss(z, v, y, T=SOFT, beta=1),
+        "RLD": lambda: L.rld_loss(z, v, y, T=SOFT, beta=1),
+        "standardised KD": lambda: L.standardized_kd_loss(z, v, T=1),
+        "NormKD": lambda: L.normkd_loss(z, v, T=1),
+        "DIST": lambda: L.dist_loss(z, v, T=SOFT, gamma=0),
+        "WTTM": lambda: L.wttm_loss(z, v, T=SOFT),
+    }[name]().item()
+
+
+BY_HAND = {
+    "KD": lambda: SOFT**2 * divergence(soft(V), soft(Z)),
+    "logit MSE": lambda: 1.5**2 + 0.5**2 + 0.5**2 + 1.5**2,
+    "DKD": lambda: in_parts(one_and_rest(soft(V)[0]), one_and_rest(soft(Z)[0]), 1),
+    "RLD": lambda: in_parts(one_and_rest(soft(V)[0]), one_and_rest(soft(Z)[1]), 2),  # the label is T-shirt
+    "standardised KD": lambda: 0.0,
+    "NormKD": lambda: 0.0,
+    "DIST": lambda: SOFT**2 * (1 - np.corrcoef(soft(V), soft(Z))[0, 1]),
+    "WTTM": lambda: 0.0,
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_what_each_loss_makes_of_the_example(name):
+    assert value_of(name, label=int(name == "RLD")) == pytest.approx(BY_HAND[name](), rel=1e-9, abs=1e-9)
+
+
+def test_the_page_has_the_numbers_of_the_example():
+    """The words of 13.1 and the text for those who do not see its figure, against the numbers by hand."""
+    page = cells(ROOT / "chapters/13_methods.ipynb")
+    drawn = next(
+        c for c in page if c.metadata.get("mystnb", {}).get("figure", {}).get("name") == "fig-families"
+    )
+    alt = drawn.metadata["mystnb"]["image"]["alt"]
+    told = "\n".join(c.source for c in page if c.cell_type == "markdown")
+
+    def whole(shares):
+        return [f"{100 * share:.0f}" for share in shares]
+
+    p, q, rest_p, rest_q = soft(V), soft(Z), soft(V[1:]), soft(Z[1:])
+    (a, b, c, d), (e, f, g, h) = whole(p), whole(q)
+    assert f"KD: {a}, {b}, {c} and {d} per cent for the teacher, {e}, {f}, {g} and {h} for the student" in alt
+    pairs = [" to ".join(whole(one_and_rest(share))) for share in (p[0], q[0], q[1])]
+    halves = [", ".join(whole(shares)) for shares in (rest_p, rest_q, soft(V[2:]), soft(Z[2:]))]
+    assert f"DKD: {pairs[0]} against {pairs[1]}, then {halves[0]} against {halves[1]}" in alt
+    assert f"RLD: {pairs[0]} against {pairs[2]}, then {halves[2]} against {halves[3]}" in alt
+    assert f"gives {a} % to the shirt, the student {e} %" in told
+    spreads = [np.std(x, ddof=1) for x in (V, Z)]
+    assert "{:.1f} for the teacher and {:.1f} for the student".format(*spreads) in told
+    shapes = [(np.array(x) - np.mean(x)) / s for x, s in zip((V, Z), spreads, strict=True)]
+    assert np.allclose(*shapes)
+    assert "({})".format(", ".join(f"{x:.1f}".replace("-", "−") for x in shapes[0])) in told
 
 
 def doubled(split):

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[2]
 PAGES = Path(os.environ.get("BOOK_PAGES", ROOT / "_build/html")).resolve()
@@ -86,6 +87,22 @@ def opened(browser, path):
 def rendered(page):
     """Wait until MathJax, where the page has it, has set every formula."""
     page.evaluate("() => window.MathJax?.startup?.promise")
+
+
+def in_scheme(page, scheme):
+    """The page as a system with light or dark colours shows it: it follows the system, or does once it is loaded again.
+
+    Once in some thousand times Chromium didn't tell an open page of the change (it tells with a page's next frame);
+    that an open page follows has a test of its own."""
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.bring_to_front()  # a page behind another may get no frames
+    root = page.locator("html")
+    try:
+        expect(root).to_have_attribute("data-theme", scheme)
+    except AssertionError:
+        page.reload(wait_until="load")
+        rendered(page)
+        expect(root).to_have_attribute("data-theme", scheme)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import expect
 
-from tests.pages.conftest import PAGES, PATHS, SCREEN, TELEPHONE, rendered
+from tests.pages.conftest import PAGES, PATHS, SCREEN, TELEPHONE, in_scheme, rendered
 
 
 def test_every_file_of_the_contents_is_a_page():
@@ -53,10 +53,16 @@ WIDE = """() => [...document.querySelectorAll('article *, main *, header *, foot
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_caption_is_seen(opened, scheme):
     page, _, _ = opened
-    page.emulate_media(color_scheme=scheme)
-    expect(page.locator("html")).to_have_attribute("data-theme", scheme)  # the page follows the system
+    in_scheme(page, scheme)
     hidden = "[...document.querySelectorAll('figcaption')].filter(e => !e.offsetHeight).map(e => e.innerText)"
     assert page.evaluate(hidden) == []
+
+
+def test_an_open_page_follows_the_system(page):
+    page.goto((PAGES / "index.html").as_uri())
+    for scheme in ("dark", "light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator("html")).to_have_attribute("data-theme", scheme)
 
 
 def test_the_style_page_has_captions(page):
@@ -88,8 +94,7 @@ def test_axe_finds_nothing(opened):
     page.set_viewport_size(SCREEN)
     places = []
     for scheme, rules in [("light", WCAG), ("dark", DARK)]:
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        expect(page.locator("html")).to_have_attribute("data-theme", scheme)
+        in_scheme(page, scheme)
         found = Axe().run(page, options={"runOnly": rules, "resultTypes": ["violations"]})
         places += [
             f"{scheme}: {v['id']} ({v['impact']}): {n['html'][:150]} {n.get('failureSummary', '')[:300]}"

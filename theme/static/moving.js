@@ -63,13 +63,14 @@
   // Horizontal bars of probabilities, one group a class, one bar a series {values, c}; or up to another most.
   const bars = (label, classes, series, target, axis, most = 1, names = ["0", "0.5", "1"]) => {
     const left = Math.min(Math.max(90, 8 + 6.2 * Math.max(...classes.map(name => name.length))), 160), wide = 312 - left;
-    const step = 10 + 8 * series.length, h = 30 + step * classes.length + (axis ? 14 : 0), foot = axis ? 40 : 26;
+    const thick = Math.min(16, Math.max(8, 160 / (classes.length * series.length))); // few bars fill their box, too
+    const step = 10 + thick * series.length, h = 30 + step * classes.length + (axis ? 14 : 0), foot = axis ? 40 : 26;
     const svg = make("svg", { viewBox: `0 0 320 ${h}`, role: "img", "aria-label": label });
     const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c));
     classes.forEach((name, i) => {
       const top = 4 + i * step;
-      add("text", { x: left - 6, y: top + step / 2, "text-anchor": "end", "font-weight": i === target ? "bold" : "normal" }, name);
-      series.forEach(({ values, c }, k) => add("rect", { class: c, x: left, y: top + 8 * k, width: Math.max((wide * values[i]) / most, .5), height: 7, "stroke-width": .7 }));
+      add("text", { x: left - 6, y: top + (step - 10) / 2 + 4, "text-anchor": "end", "font-weight": i === target ? "bold" : "normal" }, name);
+      series.forEach(({ values, c }, k) => add("rect", { class: c, x: left, y: top + thick * k, width: Math.max((wide * values[i]) / most, .5), height: thick - 1, "stroke-width": .7 }));
     });
     add("path", { class: "axis", d: `M${left} 0V${h - foot}H312`, "stroke-width": 1 });
     names.forEach((name, i) => add("text", { x: left + (wide * i) / 2, y: h - foot + 16, "text-anchor": "middle" }, name));
