@@ -3,12 +3,8 @@
     make server                                   # in another terminal
     python -m experiments.chapter16_answers       # goes on where it stopped; a second a question on one core
 
-The answers go to chapters/results/16_answers.jsonl, one line each. Beside them, 16_answers.safetensors has the sentence
-encoder's vectors of these reviews and of others, reduced to their 64 main directions, with the critics' verdicts.
+The answers go to chapters/results/16_answers.jsonl, one line each.
 """
-
-import torch
-from safetensors.torch import save_file
 
 from companion.remote import ask
 from companion.teachers import reviews
@@ -22,7 +18,7 @@ SHOTS = (
     ("One of the best of the year.", "positive"),
 )
 WANTED = {"temperature": 1.0, "max_tokens": 1, "top_logprobs": 11}
-ASKED, VALIDATED, TESTED, DIRECTIONS = 68, 300, 800, 64
+ASKED = 68
 
 
 def messages(review: str) -> list[dict]:
@@ -34,34 +30,18 @@ def messages(review: str) -> list[dict]:
     return turns[:-1]
 
 
-def verdicts(part: str) -> list[tuple[int, str, int]]:
-    """Place in reviews(part), text, 1 for "fresh", of the short reviews of a part."""
-    return [
-        (i, x.text, int(x.kind == "fresh"))
-        for i, x in enumerate(reviews(part))
-        if x.kind != "plot" and 40 <= len(x.text) <= 140
-    ]
+def short_reviews(part: str) -> list[str]:
+    """The short reviews of the films of a part."""
+    return [x.text for x in reviews(part) if x.kind != "plot" and 40 <= len(x.text) <= 140]
 
 
 def asked() -> list[list[dict]]:
     """The first reviews of the training films, as questions."""
-    return [messages(text) for _, text, _ in verdicts("train")[:ASKED]]
+    return [messages(text) for text in short_reviews("train")[:ASKED]]
 
 
 def main() -> None:
-    from experiments.chapter16 import SIZES, vectors
-
     ask(asked(), MODEL, FOLDER / "16_answers.jsonl", timeout=600, **WANTED)
-    of = {part: vectors([x.text for x in reviews(part)[: SIZES[part]]], part) for part in SIZES}
-    mean = of["train"].mean(0)
-    directions = torch.linalg.svd(of["train"] - mean, full_matrices=False)[2][:DIRECTIONS].T
-    scale = ((of["train"] - mean) @ directions).std()
-    stored = {}
-    for part, n in (("train", ASKED), ("val", VALIDATED), ("test", TESTED)):
-        chosen = [x for x in verdicts(part) if x[0] < SIZES[part]][:n]
-        stored[f"{part}_x"] = (((of[part] - mean) @ directions) / scale)[[i for i, _, _ in chosen]].half()
-        stored[f"{part}_y"] = torch.tensor([y for _, _, y in chosen])
-    save_file(stored, FOLDER / "16_answers.safetensors")
 
 
 if __name__ == "__main__":
