@@ -76,6 +76,27 @@ def test_the_converted_setting_has_the_same_gradient_up_to_the_scale(hard, soft,
     torch.testing.assert_close(*(torch.autograd.grad(loss, z)[0] for loss in (theirs, ours)))
 
 
+@pytest.mark.equation("eq-their-weight")
+@pytest.mark.parametrize("k, T, m, written", [(2, 4.0, 1, 0.9), (2, 4.0, 10, 0.989), (0, 4.0, 1, 0.993)])
+def test_the_weight_written_there_trains_as_alpha_does_here(faults, k, T, m, written):
+    (z, v), y = normal(8, 5), torch.arange(8) % 5
+    z.requires_grad_()
+    w = faults["their_weight"](0.9, T, k, m)
+    assert round(w, 3) == written
+    theirs = (1 - w) * F.cross_entropy(z, y) + w * T**k / m * kl(z, v, T).mean()
+    push, ours = (torch.autograd.grad(loss, z)[0] for loss in (theirs, distillation_loss(z, v, y, T, 0.9)))
+    torch.testing.assert_close(push / push.norm(), ours / ours.norm())
+
+
+def test_the_table_says_what_to_write(faults):
+    """0.1 on the labels, 0.989 where ten classes divide; no number for another divergence or without a weight."""
+    rows = dict(zip(faults["library"], faults["functions"], strict=True))
+    assert {name: faults["own_weight"](name, row)[1] for name, row in rows.items()} == {
+        **dict.fromkeys(rows, "–"), "torchdistill": "0.1", "Keras": "0.1",
+        "ModelOpt, bare": "0.989", "Liger": "no equal",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["F.kl_div, batchmean", "F.kl_div, mean"])
 def test_pytorchs_lines_of_the_table_are_still_true(name):
     """The others are measured again by tests/peers, where they are installed."""
@@ -95,6 +116,7 @@ def faults():
     """The names that the cell of the fault table makes, of which it draws."""
     names = {
         "F": F,
+        "torch": torch,
         "audit": audit,
         "read": lines,
         "plt": Ignored(),
@@ -103,7 +125,7 @@ def faults():
         "Markdown": str,
         "display": str,
     }
-    for part in ("def forum_loss", "def mended_loss", "shown = [", "PREVENTED = "):
+    for part in ("def forum_loss", "def mended_loss", "def careful_loss", "shown = [", "PREVENTED = "):
         exec(next(source for source in cells("code") if part in source), names)
     return names
 
@@ -179,6 +201,7 @@ def test_the_figure_of_faults_groups_each_kind_of_input(faults):
     assert without == set(range(5))  # the five that take no mask
     crosses = {case for case, mark in faults["mended"].items() if mark == "✗" and case in drawn}
     assert crosses == {"bf16, near-converged", "fp16, near-converged", "−inf in both"}
+    assert {case for case in drawn if faults["careful"][case] == "✗"} == {"fp16, near-converged"}
 
 
 @pytest.fixture(scope="module")
