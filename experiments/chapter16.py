@@ -10,6 +10,7 @@ test films five students are reported, and ten draws of labelled sentences, two 
 
 import json
 import re
+import time
 from collections import Counter
 from functools import lru_cache
 from hashlib import sha256
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.decomposition import TruncatedSVD
@@ -193,6 +195,47 @@ def students(*lessons: int) -> None:
             {"beginning": "words", "n": n, "lr": lr, "seed": seed} for seed in range(STUDENTS if n else 1)
         ]
         run_all("16_students", about, reported, student_run)
+
+
+def duration(stage: str, n: int, seed: int) -> dict:
+    """Seconds of one processor until the teacher has read n tokens or sentences, or a student has taken n steps.
+
+    In single precision, as readers compute; a small batch warms up first. The time of a step does not depend on its
+    targets, so these are made up.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if stage == "tokens":  # as in words(): each between its two frames
+        whole = torch.randint(1000, 30_000, (n, 3), generator=generator).split(1024)
+        first, rest = whole[0][:50], whole
+
+        def work(ids):
+            teacher()(ids, torch.ones_like(ids, dtype=torch.bool))
+
+    elif stage == "sentences":
+        chosen = torch.randperm(ALL, generator=generator)[: n + 50].tolist()
+        texts = [sentences("train")[i].text for i in chosen]
+        first, rest, work = texts[:50], [texts[50:]], teacher().embed
+    else:
+        student, texts = from_words(seed), read("train")
+        targets = F.normalize(torch.randn(len(texts), 384, generator=generator), dim=1)
+        first, rest = 1, [n]
+
+        def work(steps):
+            learn(student, texts, targets, 0.003, seed, steps)
+
+    with torch.set_grad_enabled(stage == "steps"):
+        work(first)
+        begin = time.process_time()
+        for part in rest:
+            work(part)
+    return {"seconds": time.process_time() - begin}
+
+
+def durations() -> None:
+    """How long the learning takes: samples of the teacher's reading, and all steps of a student."""
+    about = "Seconds of one processor for n of the teacher's tokens or sentences, or n steps of a student"
+    wanted = (("tokens", 6144), ("sentences", 600), ("steps", STEPS))
+    run_all("16_minutes", about, [{"stage": x, "n": n, "seed": 0} for x, n in wanted], duration)
 
 
 def whose(seed: int) -> int:
@@ -396,3 +439,4 @@ if __name__ == "__main__":
             "Model2Vec's vectors are missing: experiments/chapter16_model2vec.py makes them; then run this again."
         )
     students(500)
+    durations()

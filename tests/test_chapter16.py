@@ -117,6 +117,12 @@ def test_the_stored_runs_are_whole(name, methods):
                 assert len(set(here["c"][here["seed"] < 100])) == 1  # the setting that validation chose
 
 
+def test_what_was_timed_is_all_that_the_minutes_are_made_of():
+    table = stored("16_minutes")
+    assert sorted(table["stage"]) == ["sentences", "steps", "tokens"] and (table["seconds"] > 0).all()
+    assert table["n"][table["stage"] == "steps"] == chapter16.STEPS  # tokens and sentences are samples
+
+
 def test_the_shipped_student_is_small_and_whole():
     path = chapter16.FOLDER / "16_student.safetensors"
     assert path.stat().st_size < 8_000_000 / 1.8
