@@ -120,24 +120,35 @@ def test_the_articles_loss_is_negative_where_log_tau_exceeds_the_cross_entropy()
         assert (article < 0) == (math.log(tau) > cross_entropy)
 
 
+THREAD = r"github\.com/[\w.-]+/[\w.-]+/(?:issues|pull)/\d+"
+
+
+def part(start, end):
+    return TEXT[TEXT.index(start) : TEXT.index(end)]
+
+
 @pytest.mark.erratum("T17")
 def test_the_questions_are_peoples_own():
-    """27 with their thread, the article's five in a list of their own; the opening says how many."""
-    body = TEXT[TEXT.index("## 9.1") : TEXT.index("## 9.6")]
+    """Those at length and the short ones with their thread, the article's five in a list of their own."""
+    body = part("## 9.2", "## 9.7")
     sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", body, re.M | re.S))
-    thread = r"github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+"
-    assert len(sections) == 27 and f"answers {len(sections)} questions that came up in public threads" in TEXT
+    assert len(sections) == 15 and f"Its {len(sections)} questions" in TEXT
     assert all("?" in question for question in sections)
-    assert [question for question, answer in sections.items() if not re.search(thread, answer)] == []
-    five = TEXT[TEXT.index("## 9.7") : TEXT.index("## 9.8")]
+    assert [question for question, answer in sections.items() if not re.search(THREAD, answer)] == []
+    five = part("### The article's five", "{admonition} The article, 9")
     assert len(re.findall(r"^- \*\*.+\?\*\* ", five, re.M)) == 5
+    short = re.findall(r"^- \*\*.+\?\*\* .*", part("### Loss, teacher and data", "### Your own model"), re.M)
+    assert len(short) == 12 and [line for line in short if not re.search(THREAD, line)] == []
 
 
 def test_the_index_of_questions_leads_to_each():
     """Its links are the headings of the answers, in their order."""
-    index = TEXT[TEXT.index("{admonition} All questions") : TEXT.index("## 9.1")]
-    body = TEXT[TEXT.index("## 9.1") : TEXT.index("## 9.6")]
-    assert re.findall(r"\[([^\]]+\?)\]\(#", index) == re.findall(r"^### (.+)$", body, re.M)
+    index = part("{admonition} All questions", "## 9.1")
+    assert re.findall(r"\[([^\]]+\?)\]\(#", index) == re.findall(
+        r"^### (.+)$", part("## 9.2", "## 9.7"), re.M
+    )
+    found = re.findall(r"\]\(#([^)]+)\)", index)
+    assert len(found) == 18 and set(found) <= anchors("chapters/09_faq.ipynb")
 
 
 def anchors(path):
@@ -153,9 +164,9 @@ def test_every_symptom_and_question_leads_to_an_answer():
         "": anchors("chapters/09_faq.ipynb"),
         "../reference/recipes.ipynb": anchors("reference/recipes.ipynb"),
     }
-    symptoms = TEXT[TEXT.index("| what you see |") : TEXT.index("## 9.2")]
+    symptoms = part("| what you see |", "## 9.2")
     rows = [line for line in symptoms.splitlines() if line.startswith("| ") and "| what you see" not in line]
-    own = TEXT[TEXT.index("## 9.6") : TEXT.index("## 9.7")]
+    own = part("### Your own model and loop", "## Exercises")
     points = [line for line in own.splitlines() if line.startswith("- ")]
     assert (len(rows), len(points)) == (15, 14)
     assert [row[2] for row in rows if re.match(r"\| [A-H]: ", row)] == list(
@@ -165,7 +176,7 @@ def test_every_symptom_and_question_leads_to_an_answer():
         links = re.findall(r"\]\(((?:\.\./reference/recipes\.ipynb)?)#([^)]+)\)", line)
         assert links, line
         assert all(anchor in found[page] for page, anchor in links), line
-    assert all(re.search(r"github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", line) for line in points)
+    assert all(re.search(THREAD, line) for line in points)
 
 
 def test_links_say_what_they_lead_to():
@@ -245,6 +256,15 @@ def test_the_default_reduction_divides_by_the_classes():
     assert torch.isclose(7 * wrong, F.kl_div(log_q, p, reduction="batchmean"))
 
 
+def test_the_two_mistakes_of_kl_div():
+    """Given the student's probabilities it falls below 0 at agreement; given the teacher's logarithms it is NaN."""
+    p = torch.tensor(softmax(normal(4, 5), -1))
+    assert F.kl_div(p, p, reduction="batchmean") < 0
+    assert F.kl_div(p.log(), p.log(), reduction="batchmean").isnan()
+    assert F.kl_div(p.log(), p.log(), reduction="batchmean", log_target=True) == 0
+    assert F.kl_div(p.log(), p, reduction="batchmean").abs() < 1e-12
+
+
 def test_mean_of_losses_and_loss_of_the_mean_have_one_gradient():
     v, z = torch.tensor(normal(3, 4, 5)), torch.zeros(4, 5, dtype=torch.double)
     z.requires_grad_()
@@ -261,7 +281,7 @@ def test_padding_with_zero_is_not_invariant_and_cutting_is():
 
 
 def test_the_value_worked_out_by_hand():
-    """2.093 of 9.8: a student of ½ and ½, and at T = 4 a teacher of ¾ and ¼."""
+    """2.093 of 9.1: a student of ½ and ½, and at T = 4 a teacher of ¾ and ¼."""
     by_hand = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     z, v = torch.zeros(1, 2).double(), torch.tensor([[4 * math.log(3), 0]], dtype=torch.double)
     assert (v / 4).softmax(-1)[0].tolist() == pytest.approx([0.75, 0.25])

@@ -21,7 +21,7 @@ EXPLAINED = {
     ),
     "divergence": (
         "The student descends something else than the name or the number says.",
-        "chapter 4, section 4.4; chapter 9, section 9.2",
+        "chapter 4, section 4.4; chapter 9, section 9.3",
     ),
     "reduction": (
         "The size of the batch, the length of a text or the number of classes sets the learning rate.",
@@ -29,7 +29,7 @@ EXPLAINED = {
     ),
     "micro-batch": (
         "Accumulated over micro-batches, the gradient is not the batch's.",
-        "chapter 9, section 9.3",
+        "chapter 9, section 9.7",
     ),
     "mask": (
         "Padding teaches the student, or thins out what counts.",
