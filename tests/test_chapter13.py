@@ -194,9 +194,14 @@ def test_each_method_had_as_many_tries_and_ten_reported_runs(name):
     cells = {(s, m) for s in chapter13.STUDENTS for m in chapter13.methods(s)}
     tries = Counter((r["student"], r["method"]) for r in rows if int(r["seed"]) in TUNING)
     reported = Counter((r["student"], r["method"]) for r in rows if int(r["seed"]) in REPORTED)
-    assert tries == dict.fromkeys(cells, len(TUNING) * chapter13.SETTINGS)
-    assert reported == dict.fromkeys(cells | {(s, "kd again") for s in chapter13.STUDENTS}, len(REPORTED))
-    for student, method in cells:  # what is reported is what validation chose
+    more = {
+        (s, chapter13.MORE_TRIES) for s in chapter13.STUDENTS
+    }  # nine after the one that KD's own search chose
+    settings = dict.fromkeys(cells, chapter13.SETTINGS) | dict.fromkeys(more, chapter13.SETTINGS + 1)
+    assert tries == {cell: len(TUNING) * n for cell, n in settings.items()}
+    again = {(s, "kd again") for s in chapter13.STUDENTS}
+    assert reported == dict.fromkeys(cells | more | again, len(REPORTED))
+    for student, method in cells | more:  # what is reported is what validation chose
         mine = [r for r in rows if (r["student"], r["method"]) == (student, method)]
         means = Counter()
         for r in mine:
@@ -204,6 +209,21 @@ def test_each_method_had_as_many_tries_and_ten_reported_runs(name):
                 means[r["lr"], r["knob"]] += float(r["accuracy"]) / len(TUNING)
         chosen = {(r["lr"], r["knob"]) for r in mine if r["part"] == "test"}
         assert len(chosen) == 1 and means[chosen.pop()] == pytest.approx(max(means.values()))
+
+
+@pytest.mark.parametrize("name", ["13_fashion", "13_letters"])
+@pytest.mark.parametrize("student", chapter13.STUDENTS)
+def test_the_second_nine_of_kd_go_on_from_its_own_choice(name, student):
+    """At a decay of 0.01 and the chosen rate they are the runs that KD's own search had made."""
+    rows = [r for r in lines(name) if r["student"] == student]
+    chosen = next(r for r in rows if (r["method"], r["part"]) == ("kd", "test"))
+
+    def runs(method, knob):
+        keys = method, chosen["lr"], knob, "val"
+        return [r["accuracy"] for r in rows if (r["method"], r["lr"], r["knob"], r["part"]) == keys]
+
+    first = runs(chapter13.MORE_TRIES, "0.01")
+    assert len(first) == len(TUNING) and first == runs("kd", chosen["knob"])
 
 
 @pytest.mark.parametrize("name", ["13_fashion", "13_letters"])
