@@ -1,6 +1,6 @@
 """The long runs of chapter 10: a loss on features or relations beside the labels, and beside KD; its controls.
 
-    python -m experiments.chapter10     # resumes where it stopped; about 17 minutes on one core
+    python -m experiments.chapter10     # resumes where it stopped; about 19 minutes on one core
 
 Learning rate and weight are chosen on validation with seeds 100 to 102, by a walk that goes on while the end of what
 it has tried is best; seeds 0 to 9 are reported on test. Seed s has its own initial weights, 1,000 images and teacher.
@@ -290,10 +290,15 @@ def relearned(
 
 
 def layers() -> None:
-    """Features of labels, of contrast beside labels, and of KD; on each a new last layer from labels, and from KD."""
+    """Features of labels and of KD, without contrast and beside it; on each a new last layer, from labels or from KD."""
     table = run_all(NAME, ABOUT, [], one)
     about = "Accuracy (%) of ConvNet(4) with its features kept and its last layer learned anew"
-    for method, base in (("none", "labels"), ("contrastive", "labels"), ("none", "kd")):
+    for method, base in (
+        ("none", "labels"),
+        ("contrastive", "labels"),
+        ("none", "kd"),
+        ("contrastive", "kd"),
+    ):
         of = (table["method"] == method) & (table["base"] == base) & (table["target"] == "teacher")
         found = table[of & (table["seed"] == 0)]
         kept = {"method": method, "base": base}

@@ -9,7 +9,7 @@ from torch import nn
 
 from companion import data
 from companion.checks import concepts
-from companion.losses import distillation_loss
+from companion.losses import distillation_loss, kd_loss
 from companion.metrics import accuracy, paired_interval
 from companion.models import MLP, ConvNet, parameters
 from companion.training import fit, hard_loss, teacher_logits
@@ -18,6 +18,18 @@ from companion.training import fit, hard_loss, teacher_logits
 def numbers(module):
     """The numbers that training adjusts, counted one tensor at a time."""
     return sum(len(p.detach().flatten().tolist()) for p in module.parameters())
+
+
+@pytest.mark.equation("eq-soft-loss")
+@pytest.mark.parametrize("T", [1.0, 4.0])
+def test_the_soft_loss_of_two_classes_by_hand(T):
+    """The chapter's table: p = (0.8, 0.2) and q = (0.5, 0.5) at T, whatever T is."""
+    p, q = torch.tensor([[0.8, 0.2]]), torch.tensor([[0.5, 0.5]])
+    terms = p * (p / q).log()
+    assert terms[0].tolist() == pytest.approx([0.376, -0.183], abs=5e-4)
+    assert terms.sum().item() == pytest.approx(0.193, abs=5e-4)
+    assert kd_loss(T * q.log(), T * p.log(), T).item() == pytest.approx(T**2 * terms.sum().item(), rel=1e-5)
+    assert kd_loss(T * p.log(), T * p.log(), T).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.equation("eq-layer-parameters")

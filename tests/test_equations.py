@@ -76,6 +76,7 @@ EQUATIONS = {
     ),
     "eq-convnet-parameters": ({"w": 4}, [parameters(ConvNet(4))]),
     "eq-bytes": ({"n": parameters(MLP(4, 3)), "bits": 32}, [sum(4 * p.numel() for p in MLP(4, 3).parameters())]),
+    "eq-soft-loss": (ONE, [kd_loss(tensor(Z[:1]), tensor(V[:1]), T).item()]),
     "eq-log-ratio": (ONE, [(soften(tensor(V[0]), T)[1] / soften(tensor(V[0]), T)[3]).log().item()]),
     "eq-entropy": (ONE, [torch.distributions.Categorical(logits=tensor(V[0] / T)).entropy().item()]),
     "eq-entropy-slope": (ONE | {"Var_p": lambda v: (P[0] * (v - P[0] @ v) ** 2).sum()},
