@@ -243,6 +243,25 @@ def test_agreement_finds_a_hidden_term_and_no_wrong_temperature():
     assert abs(other / right - 1) > 0.01
 
 
+def test_torch_where_belongs_before_the_softmax():
+    """A padded position of NaN: choosing the loss saves its value alone, choosing the logits its gradient too."""
+    v, mask = torch.tensor(normal(1, 2, 4)), torch.tensor([[True, False]])
+    gradients = []
+    for first in (False, True):
+        z = torch.tensor(normal(1, 2, 4)[:, ::-1].copy())
+        z[0, 1] = torch.nan
+        z.requires_grad_()
+        seen = torch.where(mask[..., None], z, 0) if first else z
+        rows = (v.softmax(-1) * (v.log_softmax(-1) - seen.log_softmax(-1))).sum(-1)
+        value = torch.where(mask, rows, 0).sum() / mask.sum()
+        assert value.isfinite()
+        gradients.append(torch.autograd.grad(value, z)[0])
+    assert gradients[0].isnan().any()
+    assert gradients[1].isfinite().all() and (gradients[1][0, 1] == 0).all() and gradients[1][0, 0].any()
+    z = z.detach().requires_grad_()
+    assert torch.allclose(torch.autograd.grad(kd_loss(z, v, mask=mask), z)[0], gradients[1])
+
+
 def test_softmax_twice_has_a_floor():
     right = F.cross_entropy(torch.tensor([[1.0] + [0.0] * 9], dtype=torch.double), torch.tensor([0]))
     assert right.item() == pytest.approx(math.log(1 + 9 / math.e), abs=1e-12)
@@ -287,6 +306,15 @@ def test_the_value_worked_out_by_hand():
     assert (v / 4).softmax(-1)[0].tolist() == pytest.approx([0.75, 0.25])
     assert kd_loss(z, v, T=4).item() == pytest.approx(16 * by_hand, abs=1e-12)
     assert f"{by_hand:.4f}, and T² times that is {16 * by_hand:.3f}" in TEXT
+
+
+def test_the_numbers_of_the_exercise_with_four_losses():
+    """The student's probabilities for their logarithms, at the value of 9.1; and softmax twice, four classes."""
+    p, q = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.5, 0.5]])
+    assert f"{16 * F.kl_div(q, p, reduction='batchmean'):.1f}".replace("-", "−") == "−17.0"
+    floor = F.cross_entropy(torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([0]))
+    assert f"{floor:.2f}" == "0.74"
+    assert "the value by hand is −17.0" in TEXT and "does not fall below 0.74" in TEXT
 
 
 def code(part):

@@ -145,7 +145,7 @@ EXERCISES = (
             (0, "steps"): "it agrees on nearly all that it was told: more of the same teaches it little.",
             (1, "images"): "it has not yet taken in what it was told, and loses little on new images.",
         }), kind="diagnose"),
-    _row("four_losses", "09_faq", 1, "losses", "Four logs, four mistakes",
+    _row("four_losses", "09_faq", 1, "losses", "Four losses, four mistakes",
          choice("four_losses", ("log_target", "softmax", "batchmean", "twice"), {
              (0, "softmax"): "probabilities where logarithms are due give a finite value. What has no logarithm?",
              (0, "twice"): "a second softmax only bounds the loss. What has no logarithm?",
