@@ -68,12 +68,13 @@ def test_the_shares_of_the_second_figure():
 def test_sixteen_bytes_a_parameter_and_two():
     whole = 16 * 7 + 2 * 70  # GB
     assert [round(whole / n) for n in (1, 4, 8, 16)] == [252, 63, 32, 16]
+    assert whole / 5 < 0.7 * 80 < whole / 4  # five GPUs are the least
     found = bill(Plan())
     assert (found["memory_weights"], found["memory_student"]) == (252e9, 112e9)
 
 
 @pytest.mark.equation("eq-flops")
-def test_the_case_that_is_worked_by_head():
+def test_the_case_that_is_worked_out_on_paper():
     """70 billion weights teach 7 billion on 10¹² tokens: 10 parts of 13, and half of it is saved by three passes."""
     one, three = bill(Plan(passes=1)), bill(Plan())
     trained, read = 6 * 7e9 * 1e12, 2 * 70e9 * 1e12
@@ -85,6 +86,8 @@ def test_the_case_that_is_worked_by_head():
     assert (one["hours_trained"], one["hours_live"]) == pytest.approx((trained / hour, read / hour))
     assert [round(h / 64 / 24) for h in ((trained + read) / hour, read / hour)] == [82, 63]
     assert round(100 * (1 - three["money_once"] / three["money_live"])) == 51
+    parts = [three[f"hours_{name}"] for name in ("trained", "live", "once")]
+    assert parts == pytest.approx([87_500, 291_667, 97_222], abs=1)  # of the stacked bars
 
 
 @pytest.mark.equation("eq-surcharge")
