@@ -28,6 +28,8 @@ def test_the_soft_loss_of_two_classes_by_hand(T):
     terms = p * (p / q).log()
     assert terms[0].tolist() == pytest.approx([0.376, -0.183], abs=5e-4)
     assert terms.sum().item() == pytest.approx(0.193, abs=5e-4)
+    assert (16 * terms)[0].tolist() == pytest.approx([6.0, -2.9], abs=0.05)
+    assert 16 * terms.sum().item() == pytest.approx(3.1, abs=0.05)
     assert kd_loss(T * q.log(), T * p.log(), T).item() == pytest.approx(T**2 * terms.sum().item(), rel=1e-5)
     assert kd_loss(T * p.log(), T * p.log(), T).item() == pytest.approx(0, abs=1e-6)
 
@@ -59,6 +61,13 @@ def test_bytes_are_an_eighth_of_the_bits(dtype, bits):
     values = torch.zeros(4166, dtype=dtype)
     assert len(values.numpy().tobytes()) == 4166 * bits / 8
     assert 7e9 * 16 / 8 == 14e9  # the chapter's language model
+
+
+def test_with_what_the_batch_norms_keep_the_small_network_still_fits():
+    """56 running means and spreads of four bytes, beside the parameters, in the 20 kB of the story."""
+    kept = [b for b in ConvNet(4).buffers() if b.is_floating_point()]
+    assert sum(b.numel() for b in kept) == 56
+    assert 4 * 4166 + sum(b.numel() * b.itemsize for b in kept) == 16_664 + 224 < 20_000
 
 
 # ------------------------------------------------------------------------------------------------- errata

@@ -76,6 +76,22 @@ def test_the_converted_setting_has_the_same_gradient_up_to_the_scale(hard, soft,
     torch.testing.assert_close(*(torch.autograd.grad(loss, z)[0] for loss in (theirs, ours)))
 
 
+@pytest.mark.equation("eq-same-training")
+@pytest.mark.parametrize(
+    "hard, soft, k, m, alpha", [(0.9, 0.1, 2, 1, 0.1), (0.1, 0.9, 0, 1, 0.36), (0.1, 0.9, 2, 3, 0.75)]
+)
+def test_the_two_calls_of_the_chapter_find_alpha(mends, hard, soft, k, m, alpha):
+    """Of any loss of the form, not only of the one that stands there; its three classes divide by 3."""
+
+    def stranger(z, v, y):
+        return hard * F.cross_entropy(z, y) + soft * 4.0**k / m * kl(z, v, 4.0).mean()
+
+    calls = next(s for s in cells("code") if "one = stranger(" in s)
+    found = {**mends, "stranger": stranger}
+    exec(calls, found)
+    assert round(float(found["soft"] / (found["hard"] + found["soft"])), 2) == alpha
+
+
 @pytest.mark.equation("eq-their-weight")
 @pytest.mark.parametrize("k, T, m, written", [(2, 4.0, 1, 0.9), (2, 4.0, 10, 0.989), (0, 4.0, 1, 0.993)])
 def test_the_weight_written_there_trains_as_alpha_does_here(faults, k, T, m, written):

@@ -1,6 +1,7 @@
 """Chapter 10: its equations, written once more without `companion`, and a regressor that leaves nothing behind."""
 
 import copy
+import re
 
 import nbformat
 import numpy as np
@@ -203,8 +204,8 @@ def test_who_notices_what_happens_to_a_students_maps():
     assert notice(s + shift) == {"hint", "attention", "similarity"}
 
 
-def test_the_verdicts_on_another_images_features_follow_from_the_stored_runs():
-    """Own image ahead or not, another image's gain or none: four words, and the table has them row by row."""
+def test_the_differences_beside_the_control_follow_from_the_stored_runs():
+    """Own image's features over another's, row by row in the figure: bold where the interval is clear of 0."""
     file = ROOT / "chapters/results/10_methods.csv"
     table = np.genfromtxt(file, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
 
@@ -214,21 +215,15 @@ def test_the_verdicts_on_another_images_features_follow_from_the_stored_runs():
         assert sorted(found["seed"]) == list(range(10))
         return found[np.argsort(found["seed"])]["accuracy"]
 
-    def interval(a, b):
-        return (a - b).mean(), 2.262 * (a - b).std(ddof=1) / 10**0.5  # Student's t, 9 degrees of freedom
-
-    words = {(True, False): "yes", (False, True): "no", (True, True): "in part", (False, False): "open"}
-    names = {"hint": "hint", "attention": "attention", "similarity": "similarity"}
-    names |= {"rkd": "distances, angles", "contrastive": "contrast"}
-    shown = "".join(
-        c.outputs[0]["data"]["text/markdown"] for c in NOTEBOOK.cells if "def verdict(" in c.source
+    (cell,) = (c for c in NOTEBOOK.cells if "fig-inside-controls" in str(c.metadata))
+    texts = re.findall(
+        r"<text style=\"([^\"]*)\"[^>]*>([^<]*)</text>", cell.outputs[0]["data"]["image/svg+xml"]
     )
-    rows = [(m, "labels") for m in names] + [("attention", "kd"), ("contrastive", "kd")]
-    for method, base in rows:
-        own, other = (runs(method, base, target) for target in ("teacher", "same class"))
-        mean, half = interval(own, other)
-        gain, wide = interval(other, runs("none", base, "teacher"))
-        name = names[method] + (", beside KD" if base == "kd" else "")
-        written = f"{mean:.2f} ± {half:.2f}".replace("-", "−")
-        assert f"| {name} | **{words[mean > half, gain > wide]}** | {written} |" in shown
-    assert shown.count("**") == 2 * len(rows)
+    shown = [("font-weight: 700" in style, text) for style, text in texts if "±" in text]
+    rows = [(m, "labels") for m in ("hint", "attention", "similarity", "rkd", "contrastive")]
+    rows += [("attention", "kd"), ("contrastive", "kd")]
+    for (method, base), (bold, text) in zip(rows, shown, strict=True):
+        ahead = runs(method, base, "teacher") - runs(method, base, "same class")
+        mean, half = ahead.mean(), 2.262 * ahead.std(ddof=1) / 10**0.5  # Student's t, 9 degrees of freedom
+        assert text == f"{mean:.2f} ± {half:.2f}".replace("-", "−")
+        assert bold == (abs(mean) > half)
