@@ -29,7 +29,7 @@ EXPLAINED = {
     ),
     "micro-batch": (
         "Accumulated over micro-batches, the gradient is not the batch's.",
-        "chapter 9, section 9.7",
+        "chapter 9, section 9.6",
     ),
     "mask": (
         "Padding teaches the student, or thins out what counts.",
