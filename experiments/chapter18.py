@@ -147,13 +147,8 @@ def kinds() -> None:
 
 # ------------------------------------------------------------------------- a teacher asked at each step, or stored
 
-VERSES, LONG, ROWS, EPOCHS, TOP = (
-    64,
-    32,
-    16,
-    5,
-    50,
-)  # lines, tokens of each, lines a step, passes, what is kept
+# lines, tokens of each, lines a step, passes, what is kept
+VERSES, LONG, ROWS, EPOCHS, TOP = 64, 32, 16, 5, 50
 WIDTH, SPEED = 256, 1e-3  # 13.6 million multiplied weights, about a tenth of the teacher's
 
 

@@ -20,6 +20,7 @@ from companion.features import (
 )
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, predict
+from experiments.common import stored
 from tests.test_notebooks import ROOT
 
 NOTEBOOK = nbformat.read(ROOT / "chapters/10_features.ipynb", as_version=4)
@@ -206,8 +207,7 @@ def test_who_notices_what_happens_to_a_students_maps():
 
 def test_the_differences_beside_the_control_follow_from_the_stored_runs():
     """Own image's features over another's, row by row in the figure: bold where the interval is clear of 0."""
-    file = ROOT / "chapters/results/10_methods.csv"
-    table = np.genfromtxt(file, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    table = stored("10_methods")
 
     def runs(method, base, target):
         columns = {"method": method, "base": base, "target": target}

@@ -226,6 +226,21 @@ def test_the_second_nine_of_kd_go_on_from_its_own_choice(name, student):
     assert len(first) == len(TUNING) and first == runs("kd", chosen["knob"])
 
 
+def test_the_second_search_of_kd_turns_the_weight_decay_alone(monkeypatch):
+    """At 0.01 it trains KD's own student at the chosen T; more decay leaves smaller weights."""
+    monkeypatch.setattr(chapter13, "STEPS", 5)
+    monkeypatch.setitem(chapter13.CHOSEN, ("fashion", "mlp", "kd"), {"lr": 0.01, "knob": 2.0})
+
+    def weights(method, knob):
+        (net,) = chapter13.trained("fashion", "mlp", method, 0.01, knob, [0])
+        return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    kd, same, decayed = weights("kd", 2.0), *(weights(chapter13.MORE_TRIES, d) for d in (0.01, 10.0))
+    assert torch.equal(kd, same)
+    assert not torch.allclose(kd, weights("kd", 8.0))
+    assert decayed.norm() < 0.9 * kd.norm()
+
+
 @pytest.mark.parametrize("name", ["13_fashion", "13_letters"])
 def test_the_lines_of_kd_stand_in_the_order_in_which_its_search_tried_them(name):
     """The figure that gives KD one setting after the other reads them in this order."""

@@ -92,8 +92,9 @@ def rendered(page):
 def in_scheme(page, scheme):
     """The page as a system with light or dark colours shows it: it follows the system, or does once it is loaded again.
 
-    Once in some thousand times Chromium didn't tell an open page of the change (it tells with a page's next frame);
-    that an open page follows has a test of its own."""
+    One page in a run of CI never heard of the change; why is not known. So this asks whether the page can be seen in
+    both; that an open page follows is a test of its own.
+    """
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.bring_to_front()  # a page behind another may get no frames
     root = page.locator("html")
