@@ -108,11 +108,11 @@ def test_the_third_call_of_the_chapter_tells_another_divergence(mends, soft, two
     def backwards(z, v, y):
         return 0.1 * F.cross_entropy(z, y) + 0.9 * soft(z, v).mean()
 
-    third = next(s for s in cells("code") if "by_three = " in s)
+    third = next(s for s in cells("code") if "w3 = " in s)
     found = {**mends, "stranger": backwards, "backwards": backwards, "bag": torch.tensor([2])}
     exec(third, found)
-    assert float(found["by_two"]) == pytest.approx(two, rel=0.01)
-    assert float(found["by_three"]) == pytest.approx(three, rel=0.01)
+    assert float(found["w2"]) == pytest.approx(two, rel=0.01)
+    assert float(found["w3"]) == pytest.approx(three, rel=0.01)
 
 
 @pytest.mark.equation("eq-their-weight")
