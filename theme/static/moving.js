@@ -331,7 +331,9 @@
             ...(x.price === 1 ? [] : [["cost", short(v.money_live), short(v.money_once)]]), // else the hours twice
             [`days on ${written(x.gpus)} GPUs`, short(v.days_live), short(v.days_once)],
             ["memory for training", size(v.memory_weights), size(v.memory_student)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
-          note: "", values: v,
+          note: v.days_once < v.days_live ? `On ${written(x.gpus)} GPUs ${short(v.days_once)} days in place of ${short(v.days_live)}, and ${size(v.memory_student)} of memory in place of ${size(v.memory_weights)}, if the teacher is asked once and the answers' ${written(x.k)} largest probabilities are kept, ${size(v.disk_largest)}.`
+            : "In a single pass asking once saves no time, only the teacher's memory.",
+          values: v,
           heads: ["quantity", "value"], rows: [
             ["operations, teacher asked on each pass", short(v.teacher_live)], ["operations, teacher asked once", short(v.teacher_once)], ["operations, student trained", short(v.trained)],
             ["teacher asked on each pass, over student", `${v.surcharge.toPrecision(3)}×`],
