@@ -20,16 +20,24 @@ def numbers(module):
     return sum(len(p.detach().flatten().tolist()) for p in module.parameters())
 
 
+def test_at_T_4_each_exponential_becomes_its_fourth_root():
+    """The chapter's scores: exponentials of 81, 16 and 1 are 3, 2 and 1 at T = 4."""
+    scores = torch.tensor([81.0, 16.0, 1.0]).log()
+    assert (100 * scores.softmax(-1)).round().tolist() == [83, 16, 1]
+    assert (scores / 4).softmax(-1).tolist() == pytest.approx([1 / 2, 1 / 3, 1 / 6])
+
+
 @pytest.mark.equation("eq-soft-loss")
 @pytest.mark.parametrize("T", [1.0, 4.0])
-def test_the_soft_loss_of_two_classes_by_hand(T):
-    """The chapter's table: p = (0.8, 0.2) and q = (0.5, 0.5) at T, whatever T is."""
-    p, q = torch.tensor([[0.8, 0.2]]), torch.tensor([[0.5, 0.5]])
+def test_the_soft_loss_of_three_classes_by_hand(T):
+    """The chapter's table: p = (1/2, 1/3, 1/6), and q a third for each, at T, whatever T is."""
+    p, q = torch.tensor([[1 / 2, 1 / 3, 1 / 6]]), torch.full((1, 3), 1 / 3)
     terms = p * (p / q).log()
-    assert terms[0].tolist() == pytest.approx([0.376, -0.183], abs=5e-4)
-    assert terms.sum().item() == pytest.approx(0.193, abs=5e-4)
-    assert (16 * terms)[0].tolist() == pytest.approx([6.0, -2.9], abs=0.05)
-    assert 16 * terms.sum().item() == pytest.approx(3.1, abs=0.05)
+    assert (p / q)[0].tolist() == pytest.approx([1.5, 1, 0.5])
+    assert terms[0].tolist() == pytest.approx([0.203, 0, -0.116], abs=5e-4)
+    assert terms.sum().item() == pytest.approx(0.087, abs=5e-4)
+    assert (16 * terms)[0].tolist() == pytest.approx([3.2, 0, -1.8], abs=0.05)
+    assert 16 * terms.sum().item() == pytest.approx(1.4, abs=0.05)
     assert kd_loss(T * q.log(), T * p.log(), T).item() == pytest.approx(T**2 * terms.sum().item(), rel=1e-5)
     assert kd_loss(T * p.log(), T * p.log(), T).item() == pytest.approx(0, abs=1e-6)
 

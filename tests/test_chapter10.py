@@ -206,7 +206,7 @@ def test_who_notices_what_happens_to_a_students_maps():
 
 
 def test_the_differences_beside_the_control_follow_from_the_stored_runs():
-    """Own image's features over another's, row by row in the figure: bold where the interval is clear of 0."""
+    """Own image's features over another's, row by row in the table: bold where the interval is clear of 0."""
     table = stored("10_methods")
 
     def runs(method, base, target):
@@ -215,15 +215,18 @@ def test_the_differences_beside_the_control_follow_from_the_stored_runs():
         assert sorted(found["seed"]) == list(range(10))
         return found[np.argsort(found["seed"])]["accuracy"]
 
-    (cell,) = (c for c in NOTEBOOK.cells if "fig-inside-controls" in str(c.metadata))
-    texts = re.findall(
-        r"<text style=\"([^\"]*)\"[^>]*>([^<]*)</text>", cell.outputs[0]["data"]["image/svg+xml"]
-    )
-    shown = [("font-weight: 700" in style, text) for style, text in texts if "±" in text]
+    shown = [
+        re.fullmatch(r"\| (labels|KD): .+ \| (?:\*\*)?([^|*]+?)(?:\*\*)? \|", line)
+        for cell in NOTEBOOK.cells
+        for output in cell.get("outputs", ())
+        for line in output.get("data", {}).get("text/markdown", "").splitlines()
+        if "own ahead by" in output["data"]["text/markdown"] and line.startswith(("| labels:", "| KD:"))
+    ]
     rows = [(m, "labels") for m in ("hint", "attention", "similarity", "rkd", "contrastive")]
     rows += [("attention", "kd"), ("contrastive", "kd")]
-    for (method, base), (bold, text) in zip(rows, shown, strict=True):
+    for (method, base), found in zip(rows, shown, strict=True):
         ahead = runs(method, base, "teacher") - runs(method, base, "same class")
         mean, half = ahead.mean(), 2.262 * ahead.std(ddof=1) / 10**0.5  # Student's t, 9 degrees of freedom
-        assert text == f"{mean:.2f} ± {half:.2f}".replace("-", "−")
-        assert bold == (abs(mean) > half)
+        assert found[1].lower() == base
+        assert found[2] == f"{mean:.2f} ± {half:.2f}".replace("-", "−")
+        assert ("**" in found[0]) == (abs(mean) > half)
