@@ -94,12 +94,14 @@ def test_what_each_loss_makes_of_the_example(name):
     assert value_of(name, label=int(name == "RLD")) == pytest.approx(BY_HAND[name](), rel=1e-9, abs=1e-9)
 
 
+def named(cell):
+    return cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+
+
 def test_the_page_has_the_numbers_of_the_example():
-    """The words of 13.1 and the text for those who do not see its figure, against the numbers by hand."""
+    """The words of 13.1, its table and the text for those who do not see its figure, against the numbers by hand."""
     page = cells(ROOT / "chapters/13_methods.ipynb")
-    drawn = next(
-        c for c in page if c.metadata.get("mystnb", {}).get("figure", {}).get("name") == "fig-families"
-    )
+    drawn = next(c for c in page if named(c) == "fig-cast")
     alt = drawn.metadata["mystnb"]["image"]["alt"]
     told = "\n".join(c.source for c in page if c.cell_type == "markdown")
 
@@ -110,14 +112,18 @@ def test_the_page_has_the_numbers_of_the_example():
     (a, b, c, d), (e, f, g, h) = whole(p), whole(q)
     assert f"KD: {a}, {b}, {c} and {d} per cent for the teacher, {e}, {f}, {g} and {h} for the student" in alt
     pairs = [" to ".join(whole(one_and_rest(share))) for share in (p[0], q[0], q[1])]
-    halves = [", ".join(whole(shares)) for shares in (rest_p, rest_q, soft(V[2:]), soft(Z[2:]))]
+    halves = [", ".join(whole(shares)) for shares in (rest_p, rest_q)]
     assert f"DKD: {pairs[0]} against {pairs[1]}, then {halves[0]} against {halves[1]}" in alt
-    assert f"RLD: {pairs[0]} against {pairs[2]}, then {halves[2]} against {halves[3]}" in alt
+    table = next(c.source for c in page if '"RLD, β = 1, label T-shirt"' in c.source)
+    for shares in (pairs[1], pairs[2]):
+        assert f'"{pairs[0].replace(" to ", " : ")}, {shares.replace(" to ", " : ")}"' in table
     assert f"gives {a} % to the shirt, the student {e} %" in told
     spreads = [np.std(x, ddof=1) for x in (V, Z)]
     assert "{:.1f} for the teacher and {:.1f} for the student".format(*spreads) in told
     shapes = [(np.array(x) - np.mean(x)) / s for x, s in zip((V, Z), spreads, strict=True)]
     assert np.allclose(*shapes)
+    mine, other = whole(soft((0.9, 0.7), T=0.1))  # the cosines of the contrastive loss
+    assert f"make {mine} % and {other} %" in told and f"{mine} to {other} by the student" in alt
     assert "({})".format(", ".join(f"{x:.1f}".replace("-", "−") for x in shapes[0])) in told
 
 

@@ -325,13 +325,15 @@
         const kept = [["k largest", v.disk_largest, "t"], ["features", v.disk_features, "t"], ["all logits", v.disk_logits, "t"]];
         return {
           plots: [rows("Compute", "hours of one GPU", [["teacher, asked on each pass", v.hours_live, "t"], ["teacher, asked once", v.hours_once, "t"], ["student, trained", v.hours_trained, "s"]], short),
-            rows("The teacher's answers", "on disk, bars logarithmic", kept, size, true)],
+            rows("Answers on disk", "bars logarithmic", kept, size, true)],
           say: { heads: ["the teacher is asked", "on each pass", "once"], rows: [
             ["GPU hours", short(v.hours_live + v.hours_trained), short(v.hours_once + v.hours_trained)],
             ...(x.price === 1 ? [] : [["cost", short(v.money_live), short(v.money_once)]]), // else the hours twice
             [`days on ${written(x.gpus)} GPUs`, short(v.days_live), short(v.days_once)],
             ["memory for training", size(v.memory_weights), size(v.memory_student)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
-          note: "", values: v,
+          note: v.days_once < v.days_live ? `If the teacher is asked once, and a disk of ${size(v.disk_largest)} keeps the ${written(x.k)} largest probabilities of each answer, this takes ${short(v.days_once)} days on ${written(x.gpus)} GPUs and not ${short(v.days_live)}, and ${size(v.memory_student)} of memory and not ${size(v.memory_weights)}.`
+            : "In a single pass asking once saves no time, only the teacher's memory.",
+          values: v,
           heads: ["quantity", "value"], rows: [
             ["operations, teacher asked on each pass", short(v.teacher_live)], ["operations, teacher asked once", short(v.teacher_once)], ["operations, student trained", short(v.trained)],
             ["teacher asked on each pass, over student", `${v.surcharge.toPrecision(3)}×`],
