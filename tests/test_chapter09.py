@@ -134,7 +134,9 @@ def test_the_questions_are_peoples_own():
     at_length = {name: answer for name, answer in sections.items() if "?" in name}
     assert len(at_length) == 9 and "Nine questions that came up in public threads" in TEXT
     assert [question for question, answer in at_length.items() if not re.search(THREAD, answer)] == []
-    lists = {name: answer for name, answer in sections.items() if name not in at_length}
+    title = r"^(?:### |```\{admonition\} )(Short answers on [^:\n]+)"  # of a section, or of a fold
+    lists = dict(re.findall(title + r".*?\n(.*?)(?=^#|^\(|\Z)", body, re.M | re.S))
+    assert {name for name in sections if name not in at_length} <= set(lists)
     assert list(lists) == [
         f"Short answers on {part}" for part in ("the comparison", "the loss", "teacher and data")
     ]
@@ -156,11 +158,12 @@ def test_the_index_of_questions_leads_to_each():
 
 
 def anchors(path):
-    """The anchors that MyST gives the headings of a notebook, down to the third level."""
+    """The anchors that MyST gives the headings of a notebook, down to the third level, and its named targets."""
     cells = nbformat.read(ROOT / path, as_version=4).cells
     text = "\n\n".join(c.source for c in cells if c.cell_type == "markdown")
     words = [h.strip().lower().replace(" ", "-") for h in re.findall(r"^#{1,3} (.+)$", text, re.M)]
-    return {re.sub(r"[^\w\u4e00-\u9fff\- ]", "", word) for word in words}
+    named = set(re.findall(r"^\(([\w-]+)\)=$", text, re.M))
+    return named | {re.sub(r"[^\w\u4e00-\u9fff\- ]", "", word) for word in words}
 
 
 def test_every_symptom_and_question_leads_to_an_answer():
