@@ -152,7 +152,9 @@ SOFT = {
     "p and q have changed places": lambda p, q, T: T**2 * sum(terms(q, p)),
     "the sign is turned round": lambda p, q, T: T**2 * sum(a * log(b / a) for a, b in zip(p, q, strict=True)),
     "not the student's q": lambda p, q, T: T**2 * sum(b * log(a / b) for a, b in zip(p, q, strict=True)),
-    "each logarithm needs its weight": lambda p, q, T: T**2 * sum(log(a / b) for a, b in zip(p, q, strict=True)),
+    "each logarithm needs its weight": lambda p, q, T: (
+        T**2 * sum(log(a / b) for a, b in zip(p, q, strict=True))
+    ),
     "not 0 when the two agree": lambda p, q, T: -(T**2) * sum(a * log(b) for a, b in zip(p, q, strict=True)),
     "only the first class": lambda p, q, T: T**2 * terms(p[0], q[0]),
     "only the last class": lambda p, q, T: T**2 * terms(p[-1], q[-1]),
