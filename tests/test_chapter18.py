@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from companion.costs import Plan, bill, bytes_a_token
+from companion.costs import Plan, bill, bytes_a_token, flops
 from companion.scaling import Reader
 from experiments.common import stored
 
@@ -45,10 +45,11 @@ def test_a_teacher_of_three_times_the_size_doubles_the_bill():
 
 
 @pytest.mark.equation("eq-checkpoint-interval")
-def test_youngs_interval_costs_least_and_is_fifty_four_minutes_in_the_example():
-    write, between = 60.0, 86_400.0
+def test_youngs_interval_costs_least_and_is_three_and_a_half_hours_in_the_example():
+    write, between = 60.0, 1000 * 86_400 / 64  # 64 GPUs, each of which fails once in a thousand days
     best = (2 * write * between) ** 0.5
-    assert round(best) == 3220 and round(best / 60) == 54
+    assert between == 1_350_000 and round(between / 86_400) == 16
+    assert round(best, -2) == 12_700 and round(best / 3600, 1) == 3.5 and best / 2 < 2 * 3600
 
     def cost(interval):  # of an hour's share: writing, and half an interval lost at each failure
         return write / interval + interval / 2 / between
@@ -75,7 +76,8 @@ def test_sixteen_bytes_a_parameter_and_two():
 
 @pytest.mark.equation("eq-flops")
 def test_the_case_that_is_worked_out_on_paper():
-    """70 billion weights teach 7 billion on 10¹² tokens: 10 parts of 13, and half of it is saved by three passes."""
+    """70 billion weights teach 7 billion on 10¹² tokens, read three times: 43 years, 247 days on 64 GPUs, or 120."""
+    assert (flops(3, 4), flops(3, 4, training=True)) == (24, 72)
     one, three = bill(Plan(passes=1)), bill(Plan())
     trained, read = 6 * 7e9 * 1e12, 2 * 70e9 * 1e12
     assert (one["trained"], one["teacher_live"]) == (trained, read) == (4.2e22, 14e22)
@@ -84,7 +86,10 @@ def test_the_case_that_is_worked_out_on_paper():
     assert hour == pytest.approx(1.44e18)
     assert (round(trained / hour), round(read / hour)) == (29_167, 97_222)
     assert (one["hours_trained"], one["hours_live"]) == pytest.approx((trained / hour, read / hour))
-    assert [round(h / 64 / 24) for h in ((trained + read) / hour, read / hour)] == [82, 63]
+    assert round(3 * (trained + read) / hour / 24 / 365.25) == 43
+    days = [h / 64 / 24 for h in (3 * trained / hour, 3 * read / hour, read / hour)]
+    assert [round(d) for d in days] == [57, 190, 63] and round(days[1] - days[2]) == 127
+    assert [round(three[f"days_{way}"]) for way in ("live", "once")] == [247, 120]
     assert round(100 * (1 - three["money_once"] / three["money_live"])) == 51
     parts = [three[f"hours_{name}"] for name in ("trained", "live", "once")]
     assert parts == pytest.approx([87_500, 291_667, 97_222], abs=1)  # of the stacked bars
