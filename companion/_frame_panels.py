@@ -122,6 +122,7 @@ class Points:
     title: over the panel. x, y: labels of the axes; "" for an axis without meaning, which then has no ticks.
     labels: n short names, written beside the points of the first entry. points: name → (F, n, 2).
     colours: name → role. ghosts: (n, 2), fixed places in ink, each joined to the point of the first entry.
+    closed: instead, the points of the first entry form a closed line in their order, and the ghosts a dashed one.
     """
 
     title: str
@@ -131,6 +132,7 @@ class Points:
     points: Mapping[str, object]
     colours: Mapping[str, str] = field(default_factory=dict)
     ghosts: object = None
+    closed: bool = False
 
     def data(self, lead) -> dict:
         """The panel as JSON. lead: (("K", K), ("F", F)) or (("F", F),)."""
@@ -152,7 +154,7 @@ class Points:
         ]
         found = {"form": "points", "title": self.title, "x": x, "y": y, "labels": list(self.labels)}
         ghosts = None if self.ghosts is None else listed(seen(all_places[-1], x, y))
-        return {**found, "groups": groups, "ghosts": ghosts}
+        return {**found, "groups": groups, "ghosts": ghosts, **({"closed": True} if self.closed else {})}
 
 
 @dataclass(frozen=True)

@@ -52,26 +52,35 @@ def _curves(ax, panel, i):
     return len(panel["lines"]) > 1
 
 
+def _labels(ax, panel, first):
+    """Beside the points, towards the middle; of a closed line, outside it."""
+    wide, high = (panel[name]["max"] - panel[name]["min"] for name in "xy")
+    middle, centre = (panel["x"]["min"] + panel["x"]["max"]) / 2, np.mean(first, 0)
+    for label, (x, y) in zip(panel["labels"], first, strict=True):
+        side = -1 if x > middle else 1
+        kind = {"xytext": (7 * side, -3), "ha": "left" if side > 0 else "right"}
+        if panel.get("closed", False):
+            away = ((x, y) - centre) / (wide, high)
+            kind = {"xytext": 11 * away / (np.hypot(*away) or 1), "ha": "center", "va": "center"}
+        ax.annotate(label, (x, y), textcoords="offset points", fontsize=9, **kind)
+
+
 def _points(ax, panel, i):
     first = panel["groups"][0]["at"][0][i]
+    if closed := panel.get("closed", False):
+        own = {"color": _style(panel["groups"][0]["c"])[0]}
+        for places, kind in [(panel["ghosts"], {"color": INK, "lw": 1, "ls": "--"}), (first, own)]:
+            if places:
+                ax.plot(*zip(*places, places[0], strict=True), **kind)
     for ghost, point in zip(panel["ghosts"] or (), first, strict=bool(panel["ghosts"])):
-        ax.plot(*zip(ghost, point, strict=True), color=INK, lw=1)
+        if not closed:
+            ax.plot(*zip(ghost, point, strict=True), color=INK, lw=1)
         ax.plot(*ghost, "o", color=INK, mfc="none")
     for group in panel["groups"]:
         colour, stroke = _style(group["c"])
         x, y = zip(*group["at"][0][i], strict=True)
         ax.plot(x, y, "o", color=colour, alpha=SHADES[stroke], label=group["name"])
-    middle = (panel["x"]["min"] + panel["x"]["max"]) / 2
-    for label, (x, y) in zip(panel["labels"], first, strict=True):
-        side = -1 if x > middle else 1
-        ax.annotate(
-            label,
-            (x, y),
-            (7 * side, -3),
-            textcoords="offset points",
-            fontsize=9,
-            ha="left" if side > 0 else "right",
-        )
+    _labels(ax, panel, first)
     _axes(ax, panel)
     return len(panel["groups"]) > 1
 

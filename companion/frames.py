@@ -48,7 +48,7 @@ def show_frames(
 
         Bars(title, classes, {name: (F, C)}, maximum=1, label="probability", target=None)
         Curves(title, x, y, {name: (xs, ys)}, logx=False, logy=False, dots={})
-        Points(title, x, y, labels, {name: (F, n, 2)}, ghosts=None)
+        Points(title, x, y, labels, {name: (F, n, 2)}, ghosts=None, closed=False)
         Images(title, images, alt="A shirt, {value}")  # (F, H, W)
         Table(title, heads, rows)  # (F, R, C) strings
 

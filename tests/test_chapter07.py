@@ -15,6 +15,7 @@ from companion import checks
 from companion.audit import CASES, audit
 from companion.checks import conventions
 from companion.losses import distillation_loss
+from companion.tokens import generalized_jsd_loss
 from experiments.chapter07 import PER_CLASS, RATES, READINGS, SEEDS
 from experiments.chapter07_conventions import measure
 
@@ -92,6 +93,28 @@ def test_the_two_calls_of_the_chapter_find_alpha(mends, hard, soft, k, m, alpha)
     assert round(float(found["soft"] / (found["hard"] + found["soft"])), 2) == alpha
 
 
+@pytest.mark.parametrize(
+    "soft, two, three",
+    [
+        (lambda z, v: kl(z, v, 4.0), 0.056, 0.056),
+        (lambda z, v: 16 * kl(v, z, 4.0), 1.045, 0.9),
+        (lambda z, v: generalized_jsd_loss(z, v, T=4, beta=0.5) / 16, 0.0145, 0.0121),
+    ],
+    ids=["KL(p‖q), no T²", "KL(q‖p)", "JSD"],
+)
+def test_the_third_call_of_the_chapter_tells_another_divergence(mends, soft, two, three):
+    """Of KL(p‖q) both students find one weight, of another divergence two."""
+
+    def backwards(z, v, y):
+        return 0.1 * F.cross_entropy(z, y) + 0.9 * soft(z, v).mean()
+
+    third = next(s for s in cells("code") if "w3 = " in s)
+    found = {**mends, "stranger": backwards, "backwards": backwards, "bag": torch.tensor([2])}
+    exec(third, found)
+    assert float(found["w2"]) == pytest.approx(two, rel=0.01)
+    assert float(found["w3"]) == pytest.approx(three, rel=0.01)
+
+
 @pytest.mark.equation("eq-their-weight")
 @pytest.mark.parametrize("k, T, m, written", [(2, 4.0, 1, 0.9), (2, 4.0, 10, 0.989), (0, 4.0, 1, 0.993)])
 def test_the_weight_written_there_trains_as_alpha_does_here(faults, k, T, m, written):
@@ -111,6 +134,7 @@ def test_the_table_says_what_to_write(faults):
         **dict.fromkeys(rows, "–"), "torchdistill": "0.1", "Keras": "0.1",
         "ModelOpt, bare": "0.989", "Liger": "no equal",
     }  # fmt: skip
+    assert faults["own_weight"]("Liger, `beta=0`", faults["forward"]) == ("both, by name", "0.993")
 
 
 @pytest.mark.parametrize("name", ["F.kl_div, batchmean", "F.kl_div, mean"])

@@ -83,7 +83,7 @@ EQUATIONS = {
                          [slope(T), (P[0] * (V[0] - P[0] @ V[0]) ** 2).sum()]),
     "eq-dark-knowledge": (ONE, [R[1]]),
     "eq-entropy-split": (ONE | {"r": R, "h": lambda x: entropy(np.array([x, 1 - x]))}, [entropy(P[0])]),
-    "eq-soften": (ONE, [soften(tensor(V), T)[0, 2].item(), soften(tensor(Z), T)[0, 2].item()]),
+    "eq-soften": (ONE, [soften(tensor(V), T)[0, 2].item()]),
     "eq-odds": (ONE, [P[0, 1] / P[0, 3]]),
     "eq-shift": (ONE | {"v": V[0], "a": 1.7}, [soften(tensor(V[0]), T).numpy()]),
     "eq-cross-entropy-split": (ONE, [torch.nn.functional.cross_entropy(tensor(Z[:1] / T), tensor(P[:1])).item()]),

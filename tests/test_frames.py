@@ -124,6 +124,20 @@ def test_points_images_and_a_table(shown):
     assert len(image.images) == 1 and cells.tables[0][1, 1].get_text().get_text() == "1"
 
 
+def test_closed_points_form_their_figure_and_the_ghosts_theirs(shown):
+    """Two closed lines instead of a stroke from each ghost to its point."""
+    labels = [""] * PLACES.shape[1]
+    panels = [Points("P", "", "", labels, {"student": PLACES}, ghosts=PLACES[4], closed=True)]
+    (panel,) = shown(panels=panels)[MIME]["data"]["panels"]
+    assert panel["closed"] is True
+    dashed, solid = plt.gcf().axes[0].lines[:2]
+    for line, places in [(dashed, PLACES[4]), (solid, PLACES[1])]:
+        want = torch.cat([places, places[:1]]).numpy()
+        assert np.abs(line.get_xydata() - want).max() <= 0.0005001
+    assert (dashed.get_linestyle(), solid.get_linestyle()) == ("--", "-")
+    assert len(plt.gcf().axes[0].lines) == 2 + len(labels) + 1  # circles, and the student's points
+
+
 def test_the_example_in_the_docstring_runs(shown, monkeypatch):
     drawn = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: drawn.append(data[MIME]["data"]))

@@ -507,6 +507,12 @@ class Frames:
         circles = "e => [...e.querySelectorAll('circle:not(.ghost)')].map(c => [c.cx.baseVal.value, c.cy.baseVal.value])"
         places = [place for group in panel["groups"] for place in group["at"][k][i]]
         assert box.evaluate(circles) == self.spots(panel, places)
+        closed = box.evaluate("e => [...e.querySelectorAll('path:not(.axis)')].map(p => p.getAttribute('d'))")
+        outlines = [panel["ghosts"], panel["groups"][0]["at"][k][i]] if panel.get("closed") else []
+        for d, outline in zip(closed, outlines, strict=True):
+            found = [[float(v) for v in pair.split()] for pair in d[1:].split("L")]
+            for spot, want in zip(found, self.spots(panel, [*outline, outline[0]]), strict=True):
+                assert spot == [pytest.approx(w.expected, abs=0.06) for w in want]
 
     def images(self, panel, box, k, i):
         image = box.locator("img")

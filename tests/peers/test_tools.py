@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from companion.losses import distillation_loss
 from tests.peers.conftest import need
 
 CHAPTER = Path(__file__).parents[2] / "chapters/07_tools.ipynb"
@@ -155,6 +156,22 @@ def test_the_lines_run_and_train_the_student_alone(title):
     for side, was in before.items():
         moved = any(not torch.equal(a, b) for a, b in zip(was, weights(names[side]), strict=True))
         assert moved == (side == "student"), side
+
+
+def test_ligers_lines_train_as_alpha_09_at_T_4_does_here():
+    """The weights of 7.3: loss and push are this book's, but for the scale and the rounding of 0.993."""
+    need("liger-kernel", "liger_kernel.chunked_loss")
+    names = hidden_states()
+    exec(next(lines for title, lines in BLOCKS.items() if title.startswith("Liger")), names)
+    h, w = (names[k].detach().requires_grad_() for k in ("h_s", "W_s"))
+    alpha = 0.993 / 16 / (0.007 + 0.993 / 16)
+    assert round(alpha, 2) == 0.9
+    ours = (0.007 + 0.993 / 16) * distillation_loss(
+        h @ w.T, names["h_t"] @ names["W_t"].T, names["y"], T=4, alpha=alpha
+    )
+    ours.backward()
+    torch.testing.assert_close(names["loss"].reshape(()), ours, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(names["W_s"].grad, w.grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

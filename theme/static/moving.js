@@ -368,13 +368,21 @@
     },
     points: (p, k, i) => {
       const g = plot(p.title, p.x, p.y, 250), [first] = p.groups, middle = (p.x.min + p.x.max) / 2;
+      const places = first.at[k][i], [cx, cy] = [0, 1].map(d => sum(places.map(at => at[d])) / places.length);
+      const round = (of, c) => g.line(...[0, 1].map(d => [...of, of[0]].map(at => at[d])), c);
+      if (p.closed && p.ghosts) round(p.ghosts, "i dash").style.strokeWidth = 1.2;
+      if (p.closed) round(places, first.c);
       (p.ghosts || []).forEach((ghost, j) => {
-        const [x, y] = first.at[k][i][j];
-        g.add("line", { class: "axis", x1: g.X(ghost[0]), y1: g.Y(ghost[1]), x2: g.X(x), y2: g.Y(y) });
+        const [x, y] = places[j];
+        if (!p.closed) g.add("line", { class: "axis", x1: g.X(ghost[0]), y1: g.Y(ghost[1]), x2: g.X(x), y2: g.Y(y) });
         g.dot(...ghost, "ghost", 4);
       });
       for (const group of p.groups) group.at[k][i].forEach(place => g.dot(...place, group.c));
-      first.at[k][i].forEach(([x, y], j) => g.text(p.labels[j], g.X(x) + (x > middle ? -8 : 8), g.Y(y) + 4, x > middle ? "end" : "start"));
+      if (p.closed) places.forEach(([x, y], j) => { // labels outside the figure that the points form
+        const away = [g.X(x) - g.X(cx), g.Y(y) - g.Y(cy)], far = norm(away) || 1;
+        g.text(p.labels[j], g.X(x) + (13 * away[0]) / far, g.Y(y) + (13 * away[1]) / far + 4);
+      });
+      else places.forEach(([x, y], j) => g.text(p.labels[j], g.X(x) + (x > middle ? -8 : 8), g.Y(y) + 4, x > middle ? "end" : "start"));
       return { plot: g.svg, table: [["point", p.x.label || "across", p.y.label || "up"], p.groups.flatMap(group => group.at[k][i].map(([x, y], j) => [`${group.name} ${p.labels[j] || j + 1}`, `${x}`, `${y}`]))] };
     },
     images: (p, k, i, value) => ({ plot: make("img", { class: "moving-frame dark-light", src: p.sources[p.places[k][i]], alt: p.alt.replaceAll("{value}", value) }) }),
