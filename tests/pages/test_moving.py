@@ -297,7 +297,7 @@ def test_the_calculator_agrees_with_companion_costs(figure):
     figure.box.locator("input[data-key=tokens]").fill("1T")
     said = figure.box.locator("[role=status] tr").all_inner_texts()
     assert len(said) == 6 and said[0].split("\t") == ["the teacher is asked", "on each pass", "once"]
-    assert said[4].split("\t")[1:] == ["938 GB", "128 GB"]  # 16 · 8 + 2 · 405, and 16 · 8
+    assert said[4].split("\t")[1:] == ["938 GB", "810 GB"]  # 16 · 8 + 2 · 405, and 2 · 405
     assert said[5].split("\t") == ["disk, 50 largest", "none", "300 TB"]  # 65,537 tokens: 6 bytes each
     figure.box.locator("input[data-key=passes]").fill("1")
     assert "saves no time" in figure.box.locator(".moving-note").text_content()
@@ -307,7 +307,10 @@ def test_the_calculator_agrees_with_companion_costs(figure):
 def test_the_calculator_opens_with_the_case_of_the_chapter_in_one_sentence(figure):
     said = figure.box.locator(".moving-note").text_content()
     assert "the 50 largest" in said and "300 TB" in said
-    assert "120 days on 64 GPUs and not 247" in said and "112 GB of memory and not 252 GB." in said
+    assert (
+        "120 days on 64 GPUs and not 247" in said
+        and "at most 140 GB of memory at a time and not 252 GB." in said
+    )
 
 
 @of("costs")

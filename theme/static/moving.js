@@ -310,7 +310,7 @@
         v.memory_usual = 4 * x.vocabulary * 5 * x.batch;
         v.memory_groups = 4 * x.vocabulary * 2 * Math.min(x.group, x.batch);
         v.memory_weights = 16 * x.student + 2 * x.teacher;
-        v.memory_student = 16 * x.student;
+        v.memory_once = Math.max(16 * x.student, 2 * x.teacher);
         const rows = (title, unit, entries, show, log) => {
           const svg = make("svg", { viewBox: `0 0 320 ${26 + 40 * entries.length}`, role: "img", "aria-label": title });
           const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c)), values = entries.map(e => e[1]), most = Math.max(...values), least = Math.min(...values) / 10;
@@ -330,8 +330,8 @@
             ["GPU hours", short(v.hours_live + v.hours_trained), short(v.hours_once + v.hours_trained)],
             ...(x.price === 1 ? [] : [["cost", short(v.money_live), short(v.money_once)]]), // else the hours twice
             [`days on ${written(x.gpus)} GPUs`, short(v.days_live), short(v.days_once)],
-            ["memory for training", size(v.memory_weights), size(v.memory_student)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
-          note: v.days_once < v.days_live ? `If the teacher is asked once, and a disk of ${size(v.disk_largest)} keeps the ${written(x.k)} largest probabilities of each answer, this takes ${short(v.days_once)} days on ${written(x.gpus)} GPUs and not ${short(v.days_live)}, and ${size(v.memory_student)} of memory and not ${size(v.memory_weights)}.`
+            ["memory at a time", size(v.memory_weights), size(v.memory_once)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
+          note: v.days_once < v.days_live ? `If the teacher is asked once, and a disk of ${size(v.disk_largest)} keeps the ${written(x.k)} largest probabilities of each answer, this takes ${short(v.days_once)} days on ${written(x.gpus)} GPUs and not ${short(v.days_live)}, and at most ${size(v.memory_once)} of memory at a time and not ${size(v.memory_weights)}.`
             : "In a single pass asking once saves no time, only the teacher's memory.",
           values: v,
           heads: ["quantity", "value"], rows: [
@@ -341,7 +341,7 @@
             ["cost, teacher asked on each pass", short(v.money_live)], ["cost, teacher asked once", short(v.money_once)],
             ["days, teacher asked on each pass", short(v.days_live)], ["days, teacher asked once", short(v.days_once)],
             ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)],
-            ["memory for training, student and teacher", size(v.memory_weights)], ["memory for training, student alone", size(v.memory_student)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
+            ["memory, teacher asked on each pass", size(v.memory_weights)], ["memory, teacher asked once: the larger of two runs", size(v.memory_once)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
         };
       },
     },
