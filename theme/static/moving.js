@@ -126,6 +126,30 @@
       },
     },
 
+    "soft-target": {
+      how: "Pick an image, and turn T. The bold class is the label.",
+      controls: d => [
+        { key: "image", label: "Image", images: d.images, names: d.labels.map((y, i) => `${d.classes[y]}, image ${i + 1}`) },
+        temperatureSlider(d.T), ...[1, 4, 32].map(T => ({ label: `T = ${T}`, set: { T } })),
+        { key: "without", label: "leave the label's class out: r", check: true },
+      ],
+      key: () => [["t", "teacher"]],
+      draw(d, { T, image, without }) {
+        const y = d.labels[image], v = d.teacher[image], names = d.classes.filter((_, c) => !(without && c === y));
+        const p = softmax(v.filter((_, c) => !(without && c === y)), T), third = [...p].sort((a, b) => b - a)[2];
+        return {
+          plots: [bars(`Bars: the teacher's ${without ? "shares of the wrong classes" : "probabilities"} at this T`, names, [{ values: p, c: "t" }], without ? -1 : y, without ? "share among the other nine, r" : "probability")],
+          say: [[`the teacher's p of “${d.classes[y]}”`, "sure", softmax(v, T)[y]], ["third longest bar", "third", third]],
+          note: without ? "The label's class is out, and with it how sure the teacher is: r says what else it could be."
+            : T < .75 ? "Low T: the largest score leaves the others behind, and the answer is nearly a label."
+              : T < 1.5 ? "Near T = 1, the ordinary softmax, most bars can hardly be seen."
+                : T < 12 ? "The short bars have grown, and the longest has shrunk; the order is the same." : "High T: all bars come near to equal. The order is still the same.",
+          goal: { text: "Bring up what the zeros hide: find a T at which three classes have at least a tenth each.", reached: !without && third >= .1 },
+          heads: ["class", without ? "r" : "p"], rows: names.map((c, i) => [c, fix(p[i])]),
+        };
+      },
+    },
+
     "dark-knowledge": {
       how: "Pick an image and a temperature. The bold class is the label.",
       controls: d => [
@@ -147,7 +171,7 @@
           say: [[`teacher's p of “${d.classes[y]}”`, "sure", sure], ["entropy of the blue bars, in nats", "entropy", entropy(p)],
             ["KL(teacher‖student) before, in nats", "before", apart(before)], ["after", "after", apart(after)]],
           note: notes.find(([most]) => T < most)[1],
-          goal: { text: "Find another image than the first for which teacher and trained student have different longest bars.", reached: image > 0 && !without && first(p) !== first(after) },
+          goal: { text: "Find an image for which teacher and trained student have different longest bars.", reached: !without && first(p) !== first(after) },
           heads: ["class", "teacher", "before", "after"], rows: names.map((c, i) => [c, fix(p[i]), fix(before[i]), fix(after[i])]),
         };
       },
