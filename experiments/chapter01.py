@@ -23,7 +23,7 @@ INNER = RATES[
 # side → width of the network that is trained
 SIDES = {
     "alone 4": 4, "alone 8": 8, "alone 16": 16, "alone 32": 32,
-    "more labels": 4, "wider": 4, "equal": 4, "twin": 4,
+    "more labels": 4, "wider": 4, "equal": 4, "twin": 4, "equal few": 4,
     "taught 32": 32,
 }  # fmt: skip
 torch.set_num_threads(1)
@@ -43,18 +43,25 @@ def split(seed: int):
 
 
 def trained(side: str, seed: int, steps: int, lr: float) -> ConvNet:
-    """A network of this side. The teachers "equal" and "twin" are trained on the way, with their own rates."""
+    """A network of this side. The teachers "equal", "equal few" and "twin" are trained on the way, with their own rates.
+
+    "equal few" is taught by the twin's counterpart, which has learned from 1,000 others of the labels.
+    """
     mine, others = split(seed)
     teacher, start = None, seed
     if side in ("wider", "taught 32"):
         teacher = fashion_teacher(seed % 10)
     elif side == "equal":
         teacher = trained("more labels", seed, steps, RATE["more labels", steps])
+    elif side == "equal few":
+        teacher = trained("other labels", seed, steps, RATE["alone 4", steps])
     elif side == "twin":
         teacher, start = trained("alone 4", seed, steps, RATE["alone 4", steps]), seed + 500
+    elif side == "other labels":
+        mine, start = others[:1000], seed + 500
     elif side == "more labels":
         mine, start = others, seed + 500
-    student = ConvNet(SIDES[side], dropout=0.0, seed=start)
+    student = ConvNet(SIDES.get(side, 4), dropout=0.0, seed=start)
     answers = None if teacher is None else teacher_logits(teacher, mine.x)
     loss = hard_loss if teacher is None else soft_loss
     fit(student, mine, loss, answers, steps=steps, lr=lr, seed=start)

@@ -26,7 +26,7 @@ def solution(exercise) -> str:
 
 
 IMPORTS = """
-from itertools import pairwise
+from math import log
 import torch
 import torch.nn.functional as F
 from companion.losses import distillation_loss as _distillation_loss, soften as _soften

@@ -1,10 +1,12 @@
 """Chapter 1: its equations counted layer by layer, its two errata, its exercises."""
 
 from functools import partial
-from itertools import pairwise
+from math import log, log2, log10
 
+import numpy as np
 import pytest
 import torch
+from scipy import special
 from torch import nn
 
 from companion import data
@@ -25,6 +27,8 @@ def test_at_T_4_each_exponential_becomes_its_fourth_root():
     scores = torch.tensor([81.0, 16.0, 1.0]).log()
     assert (100 * scores.softmax(-1)).round().tolist() == [83, 16, 1]
     assert (scores / 4).softmax(-1).tolist() == pytest.approx([1 / 2, 1 / 3, 1 / 6])
+    plain = kd_loss(torch.zeros(1, 3), scores[None], T=1).item()
+    assert plain == pytest.approx(0.60, abs=0.005)  # from a third each, as in the exercise
 
 
 @pytest.mark.equation("eq-soft-loss")
@@ -127,35 +131,57 @@ def test_size_is_the_architectures_and_the_gain_is_distillations(lessons):
 # ----------------------------------------------------------------------------------------------- exercises
 
 
-def said(check, attempt, what, capsys):
-    check(attempt, what)
+def said(check, attempt, capsys):
+    check(attempt)
     return capsys.readouterr().out.strip()
 
 
 BYTES = {
-    "✓ bytes": lambda n, bits: n * bits / 8,
+    "✓ storage": lambda n, bits: n * bits / 8,
     "these are bits": lambda n, bits: n * bits,
     "more bits take more bytes": lambda n, bits: n / (bits / 8),
     "four bytes per number": lambda n, bits: 4 * n,
     "the result differs": lambda n, bits: n * bits / 8 + 1000,
     "not attempted": lambda n, bits: None,
 }
-PARAMETERS = {
-    "✓ parameters": lambda sizes: sum((a + 1) * b for a, b in pairwise(sizes)),
-    "the biases are missing": lambda sizes: sum(a * b for a, b in pairwise(sizes)),
-    "not to an input": lambda sizes: sum(a * (b + 1) for a, b in pairwise(sizes)),
-    "one bias per layer is too few": lambda sizes: sum(a * b + 1 for a, b in pairwise(sizes)),
-    "only the first layer": lambda sizes: (sizes[0] + 1) * sizes[1],
-    "the result differs": lambda sizes: sum(sizes),
-    "not attempted": lambda sizes: ...,
+SOFT = {
+    "✓ soft_loss_of": lambda p, q, T: T**2 * sum(a * (log(a) - log(b)) for a, b in zip(p, q, strict=True)),
+    "the factor T² is missing": lambda p, q, T: sum(terms(p, q)),
+    "T where T² belongs": lambda p, q, T: T * sum(terms(p, q)),
+    "T² divides": lambda p, q, T: sum(terms(p, q)) / T**2,
+    "p and q have changed places": lambda p, q, T: T**2 * sum(terms(q, p)),
+    "the sign is turned round": lambda p, q, T: T**2 * sum(a * log(b / a) for a, b in zip(p, q, strict=True)),
+    "not the student's q": lambda p, q, T: T**2 * sum(b * log(a / b) for a, b in zip(p, q, strict=True)),
+    "each logarithm needs its weight": lambda p, q, T: (
+        T**2 * sum(log(a / b) for a, b in zip(p, q, strict=True))
+    ),
+    "not 0 when the two agree": lambda p, q, T: -(T**2) * sum(a * log(b) for a, b in zip(p, q, strict=True)),
+    "only the first class": lambda p, q, T: T**2 * terms(p[0], q[0]),
+    "only the last class": lambda p, q, T: T**2 * terms(p[-1], q[-1]),
+    "the mean over the classes": lambda p, q, T: T**2 * np.mean(terms(p, q)),
+    "no second T inside": lambda p, q, T: T**2 * sum(terms(again(p, T), again(q, T))),
+    "these are bits": lambda p, q, T: T**2 * sum(a * log2(a / b) for a, b in zip(p, q, strict=True)),
+    "not that of base 10": lambda p, q, T: T**2 * sum(a * log10(a / b) for a, b in zip(p, q, strict=True)),
+    "the result differs": lambda p, q, T: sum(abs(a - b) for a, b in zip(p, q, strict=True)),
+    "not attempted": lambda p, q, T: ...,
 }
+
+
+def terms(p, q):
+    """p log(p/q), class by class, by SciPy."""
+    return special.rel_entr(p, q)
+
+
+def again(p, T):
+    """Probabilities that are softened once more."""
+    return special.softmax(np.log(p) / T)
 
 
 @pytest.mark.parametrize("hint", BYTES)
 def test_check_of_the_bytes(hint, capsys):
-    assert hint in said(concepts.cost, BYTES[hint], "bytes", capsys)
+    assert hint in said(concepts.storage, BYTES[hint], capsys)
 
 
-@pytest.mark.parametrize("hint", PARAMETERS)
-def test_check_of_the_parameters(hint, capsys):
-    assert hint in said(concepts.cost, PARAMETERS[hint], "parameters", capsys)
+@pytest.mark.parametrize("hint", SOFT)
+def test_check_of_the_soft_loss(hint, capsys):
+    assert hint in said(concepts.soft_loss_of, SOFT[hint], capsys)

@@ -56,9 +56,8 @@ def _row(name, chapter, level, topic, title, check, *what, kind="write") -> Exer
 
 
 EXERCISES = (
-    _row("storage", "01_background", 1, "size", "Bytes of a model", concepts.cost, "bytes", "storage"),
-    _row("mlp_parameters", "01_background", 2, "size", "Parameters of a multilayer perceptron",
-         concepts.cost, "parameters", "mlp_parameters"),
+    _row("storage", "01_background", 1, "size", "Bytes of a model", concepts.storage),
+    _row("soft_loss_of", "01_background", 2, "losses", "The soft loss of one image", concepts.soft_loss_of),
     _row("credit", "01_background", 1, "measuring", "Read a report", choice("credit", (-9.5, 4.4), {
         (0, 9.5): "the accuracy falls from the teacher to the small network alone: it has a minus sign.",
         (0, -5.1): "that is the report's own number, which mixes both: end the first part at the baseline.",

@@ -1,8 +1,8 @@
-"""Exercises on size and information (chapters 1, 2 and 6)."""
+"""Exercises on size, the soft loss and information (chapters 1, 2 and 6)."""
 
 import math
 from collections.abc import Callable
-from itertools import pairwise, starmap
+from itertools import starmap
 
 import torch
 from torch import Tensor
@@ -11,38 +11,68 @@ from .. import losses
 from ._compare import compare, random_cases
 
 
-def cost(attempt: Callable, what: str, name: str | None = None) -> None:
-    """Checks "bytes": attempt(n, bits), eq-bytes; "parameters": attempt(sizes of an MLP), eq-layer-parameters."""
+def number(count: Callable) -> Callable:
+    """The same count, as a tensor."""
+    return lambda *case: torch.tensor(float(count(*case)), dtype=torch.double)
 
-    def layers(each):
-        return lambda sizes: sum(starmap(each, pairwise(sizes)))
 
-    right, cases, mistakes = {
-        "bytes": (lambda n, bits: n * bits / 8, [(4166, 32), (33914, 16), (1000, 4)], {
-            "these are bits: eight of them are one byte.": lambda n, bits: n * bits,
-            "more bits take more bytes: multiply by them.": lambda n, bits: n * 8 / bits,
-            "four bytes per number is right for 32 bits only.": lambda n, bits: n * 4,
-            "these are kilobytes: leave out the division by 1000 or 1024.": lambda n, bits: n * bits / 8000,
-            "the bits do not enter: a number takes bits / 8 bytes.": lambda n, bits: n / 8,
-        }),
-        "parameters": (layers(lambda a, b: a * b + b), [((784, 128, 10),), ((64, 10),), ((5, 4, 3, 2),)], {
-            "the biases are missing: one for each unit that a layer leads to.": layers(lambda a, b: a * b),
-            "a bias belongs to a unit that a layer leads to, not to an input: a·b + b.":
-                layers(lambda a, b: a * b + a),
-            "one bias per layer is too few: each unit it leads to has one.": layers(lambda a, b: a * b + 1),
-            "only the first layer is counted: take all neighbours in sizes.": lambda s: s[0] * s[1] + s[1],
-            "only the last layer is counted: take all neighbours in sizes.": lambda s: s[-2] * s[-1] + s[-1],
-            "the input has no biases: they belong to the units that a layer leads to.":
-                lambda s: layers(lambda a, b: a * b + b)(s) + s[0],
-        }),
-    }[what]  # fmt: skip
-
-    def number(count):
-        return lambda *case: torch.tensor(float(count(*case)))
-
+def storage(attempt: Callable[[int, int], float]) -> None:
+    """Checks attempt(n, bits) → bytes, eq-bytes."""
+    mistakes = {
+        "these are bits: eight of them are one byte.": lambda n, bits: n * bits,
+        "more bits take more bytes: multiply by them.": lambda n, bits: n * 8 / bits,
+        "four bytes per number is right for 32 bits only.": lambda n, bits: n * 4,
+        "these are kilobytes: leave out the division by 1000 or 1024.": lambda n, bits: n * bits / 8000,
+        "the bits do not enter: a number takes bits / 8 bytes.": lambda n, bits: n / 8,
+    }
     compare(
-        name or what, attempt, number(right), cases, {hint: number(wrong) for hint, wrong in mistakes.items()}
-    )
+        "storage", attempt, number(lambda n, bits: n * bits / 8), [(4166, 32), (33914, 16), (1000, 4)],
+        {hint: number(wrong) for hint, wrong in mistakes.items()},
+    )  # fmt: skip
+
+
+def soft_loss_of(attempt: Callable[[list, list, float], float]) -> None:
+    """Checks attempt(p, q, T) → T² Σ p log(p/q) of two lists of probabilities, eq-soft-loss."""
+
+    def total(term):
+        return lambda p, q: sum(starmap(term, zip(p, q, strict=True)))
+
+    def softened(p, T):
+        roots = [a ** (1 / T) for a in p]
+        return [root / sum(roots) for root in roots]
+
+    distance = total(lambda a, b: a * math.log(a / b))
+    mistakes = {
+        "the factor T² is missing.": lambda p, q, T: distance(p, q),
+        "T where T² belongs.": lambda p, q, T: T * distance(p, q),
+        "T² divides: multiply by it.": lambda p, q, T: distance(p, q) / T**2,
+        "p and q have changed places: the weight is the teacher's p, and p stands over q.":
+            lambda p, q, T: T**2 * distance(q, p),
+        "the sign is turned round: in the logarithm p stands over q.":
+            lambda p, q, T: -(T**2) * distance(p, q),
+        "the weight is the teacher's p, not the student's q.": lambda p, q, T: -(T**2) * distance(q, p),
+        "each logarithm needs its weight p.": lambda p, q, T: T**2 * total(lambda a, b: math.log(a / b))(p, q),
+        "this is −Σ p log q: it is not 0 when the two agree. The logarithm is that of p/q.":
+            lambda p, q, T: -(T**2) * total(lambda a, b: a * math.log(b))(p, q),
+        "only the first class is counted: the return stands inside the loop.":
+            lambda p, q, T: T**2 * distance(p[:1], q[:1]),
+        "only the last class is counted: add the terms up.": lambda p, q, T: T**2 * distance(p[-1:], q[-1:]),
+        "this is the mean over the classes: sum.": lambda p, q, T: T**2 * distance(p, q) / len(p),
+        "p and q come in softened: no second T inside.":
+            lambda p, q, T: T**2 * distance(softened(p, T), softened(q, T)),
+        "these are bits: take the natural logarithm.": lambda p, q, T: T**2 * distance(p, q) / math.log(2),
+        "take the natural logarithm, not that of base 10.":
+            lambda p, q, T: T**2 * distance(p, q) / math.log(10),
+    }  # fmt: skip
+    cases = [
+        ([1 / 2, 1 / 3, 1 / 6], [1 / 3, 1 / 3, 1 / 3], 4),
+        ([81 / 98, 16 / 98, 1 / 98], [0.2, 0.5, 0.3], 1),
+        ([0.1, 0.2, 0.3, 0.4], [0.35, 0.25, 0.25, 0.15], 2),
+    ]
+    compare(
+        "soft_loss_of", attempt, number(lambda p, q, T: T**2 * distance(p, q)), cases,
+        {hint: number(wrong) for hint, wrong in mistakes.items()},
+    )  # fmt: skip
 
 
 def information(attempt: Callable, what: str, name: str | None = None) -> None:
