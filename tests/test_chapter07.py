@@ -307,7 +307,7 @@ def test_the_memory_sum_by_hand():
         "14 + 24 + 25 + 24 = 87 GB",
         "2.9 MB for each token",
         "= 103,480 bytes",
-        "Of the 24 GB only 1.6 are left",
+        "Of the 24 GB for two texts only 1.6 are left",
     ):
         assert said in text
     assert memory()["together"] == pytest.approx(dict(zip(memory()["needs"], bars, strict=True)))
