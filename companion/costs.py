@@ -112,7 +112,8 @@ def bill(plan: Plan) -> dict[str, float]:
         `days_once`: the same hours on `gpus` GPUs, if nothing is lost between them. `surcharge`: the teacher, asked at
         each pass, over the student (eq-surcharge). Bytes on disk: `disk_logits`, `disk_features`, `disk_largest`. Bytes
         of logits in memory: `memory_usual`, `memory_groups`. `memory_weights`: 16 N_S + 2 N_T, on all GPUs together if
-        sharded (Rajbhandari et al. 2020, arXiv:1910.02054, §3.1); `memory_student`: 16 N_S, where answers are stored.
+        sharded (Rajbhandari et al. 2020, arXiv:1910.02054, §3.1); `memory_once`: of a run that asks, 2 N_T, and one that
+        trains, 16 N_S, the larger.
 
     Raises:
         ValueError: a number is not positive, the utilisation is no share, or more tokens are kept than there are.
@@ -133,7 +134,7 @@ def bill(plan: Plan) -> dict[str, float]:
     found["memory_usual"] = loss_memory(plan.batch, plan.vocabulary)
     found["memory_groups"] = loss_memory(plan.batch, plan.vocabulary, plan.group)
     found["memory_weights"] = 16 * plan.student + 2 * plan.teacher
-    found["memory_student"] = 16 * plan.student
+    found["memory_once"] = max(16 * plan.student, 2 * plan.teacher)
     return found
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "show_cover_or_seek",
     "show_dark_knowledge",
     "show_frames",
+    "show_soft_targets",
     "show_temperature",
     "show_three_classes",
     "show_two_humps",
@@ -112,6 +113,48 @@ def show_temperature(
     show("temperature", {**data, "classes": list(classes)})
 
 
+def _images_and_bars(images: Tensor, logits: Mapping[str, Tensor], T: float, classes: Sequence[str]) -> None:
+    """The still picture: each image over its bars of probabilities at T, one bar for each colour."""
+    n, thick = len(images), 0.81 / len(logits)
+    _, axes = plt.subplots(2, n, figsize=(0.85 * n + 1, 4.2), height_ratios=(1, 3.4), squeeze=False)
+    for i, (top, low) in enumerate(axes.T):
+        top.imshow(images[i, 0].cpu().numpy(), interpolation="nearest")
+        top.set_axis_off()
+        for k, (colour, x) in enumerate(logits.items()):
+            shift = (k - (len(logits) - 1) / 2) * thick
+            low.barh(np.arange(len(classes)) + shift, soften(x[i], T).detach().cpu(), thick, color=colour)
+        low.set(xlim=(0, 1), xticks=(0, 1))
+        low.set_yticks(range(len(classes)), classes if i == 0 else [""] * len(classes), fontsize=9)
+        low.invert_yaxis()
+
+
+def show_soft_targets(
+    images: Tensor, y: Tensor, teacher: Tensor, T: float = 1, classes: Sequence[str] = FASHION_CLASSES
+) -> None:
+    """Image by image: what a teacher says at T, with the label's class or without it.
+
+    Args:
+        images: (N, 1, H, W), the darkest value black, the lightest white. y: labels (N,).
+        teacher: logits (N, C). T: where the control stands first.
+        classes: C names.
+
+    Raises:
+        ValueError: there are not as many images as rows of logits, or a logit is not finite.
+    """
+    if not len(images) == len(y) == len(teacher):
+        raise ValueError(
+            f"{len(images)} images, {len(y)} labels and {len(teacher)} rows of logits: give one of each."
+        )
+    _images_and_bars(images, {TEACHER: teacher}, T, classes)
+    data = {
+        "teacher": rounded(teacher, 2),
+        "images": [png(x, images.min(), images.max()) for x in images],
+        "labels": [int(c) for c in y],
+        "T": T,
+    }
+    show("soft-target", {**data, "classes": list(classes)})
+
+
 def show_dark_knowledge(
     images: Tensor, y: Tensor, teacher: Tensor, before: Tensor, after: Tensor, T: float = 4,
     classes: Sequence[str] = FASHION_CLASSES,
@@ -128,18 +171,9 @@ def show_dark_knowledge(
     """
     logits = {"teacher": teacher, "before": before, "after": after}
     _same_shape(**logits)
-    n = len(images)
-    _, axes = plt.subplots(2, n, figsize=(0.85 * n + 1, 4.2), height_ratios=(1, 3.4), squeeze=False)
-    for i, (top, low) in enumerate(axes.T):
-        top.imshow(images[i, 0].cpu().numpy(), interpolation="nearest")
-        top.set_axis_off()
-        for shift, colour, x in zip(
-            (-0.27, 0, 0.27), (TEACHER, BASELINE, STUDENT), logits.values(), strict=True
-        ):
-            low.barh(np.arange(len(classes)) + shift, soften(x[i], T).detach().cpu(), 0.27, color=colour)
-        low.set(xlim=(0, 1), xticks=(0, 1))
-        low.set_yticks(range(len(classes)), classes if i == 0 else [""] * len(classes), fontsize=9)
-        low.invert_yaxis()
+    _images_and_bars(
+        images, dict(zip((TEACHER, BASELINE, STUDENT), logits.values(), strict=True)), T, classes
+    )
     data = {name: rounded(x, 2) for name, x in logits.items()}
     data |= {
         "images": [png(x, images.min(), images.max()) for x in images],

@@ -176,7 +176,11 @@ def show_matrix(
 
 
 def show_intervals(
-    rows: Mapping[str, Interval], xlabel: str, colours: Colours = None, digits: int | None = None
+    rows: Mapping[str, Interval],
+    xlabel: str,
+    colours: Colours = None,
+    digits: int | None = None,
+    ticks: Sequence[float] | None = None,
 ) -> None:
     """Means with their intervals, one line per entry, zero marked.
 
@@ -184,6 +188,7 @@ def show_intervals(
         rows: name → Interval. xlabel: of the axis, with its unit.
         colours: name → colour or role, or one per row; the student's where none is given.
         digits: writes each interval beside its row with so many decimals, "+2.1 ± 0.4"; None writes none.
+        ticks: of the axis, which then reaches at least from the first to the last; None leaves them to matplotlib.
 
     Raises:
         ValueError: colours do not fit the rows.
@@ -199,6 +204,8 @@ def show_intervals(
     ax.axvline(0, color=INK, lw=1, ls=":")
     ax.set_yticks(range(len(rows)), rows)
     ax.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+    if ticks is not None:
+        ax.set_xticks(ticks)
     plt.show()
 
 

@@ -5,7 +5,8 @@
 For each method, student and set, the same number of settings of learning rate and weight is tried on validation with
 seeds 100 to 102: a walk that begins at a usual setting and goes to a neighbour while that is better. Seeds 0 to 9 are
 reported on test. Seed s has its own initial weights, its own 1,000 images and its own teacher. The methods with
-features have KD's choice of T beneath their own tries, so KD also gets as many tries as both ("kd+decay").
+features have KD's choice of T beneath their own tries, so KD also gets as many tries as both ("kd+decay"); what its
+own search has tried already it gets from there, and it is no try.
 """
 
 import statistics
@@ -22,7 +23,7 @@ from companion.data import FASHION_CLASSES, LETTERS, Split, fashion, fashion_tea
 from companion.metrics import accuracy, agreement, calibration_error, temperature_scale
 from companion.models import MLP, ConvNet, parameters
 from companion.training import predict
-from experiments.common import FOLDER, REPORTED, TUNING, run_all
+from experiments.common import FOLDER, REPORTED, TUNING, run_all, stored
 from experiments.stacked import fit_stacked
 
 torch.set_num_threads(1)
@@ -241,15 +242,16 @@ def measured(name: str, net, seed: int) -> dict:
 # ----------------------------------------------------------------------------------------------------- choosing
 
 
-def walk(score, lr: float, knobs: tuple, knob: float, settings: int) -> tuple[float, float]:
+def walk(score, lr: float, knobs: tuple, knob: float, settings: int, known=()) -> tuple[float, float]:
     """The best of so many places (learning rate, knob): from one that is better, on in the same direction first.
 
-    The first five begin with the rate, those after them with the knob, downwards.
+    The first five begin with the rate, those after them with the knob, downwards. Places that are known are walked
+    over like the others, and count as no try.
     """
     here = RATES.index(lr), knobs.index(knob)
     tried = {here: score(lr, knob)}
     steps = [(1, 0), (0, 1), (-1, 0), (0, -1)]
-    while len(tried) < settings:
+    while sum((RATES[a], knobs[b]) not in known for a, b in tried) < settings:
         if len(tried) == 5:
             steps = [(0, -1), (0, 1), (-1, 0), (1, 0)]
         diagonal = [(a, b) for a in (1, -1) for b in (1, -1)]  # where all neighbours are worse
@@ -279,8 +281,16 @@ def run_method(name: str, student: str, method: str) -> None:
     def score(lr, knob):
         return rows(lr, knob, TUNING)["accuracy"].mean()
 
-    if method == MORE_TRIES:  # nine more, after the one that KD's own search ended with
-        lr, knob = walk(score, CHOSEN[name, student, "kd"]["lr"], TENS, 0.01, SETTINGS + 1)
+    if (
+        method == MORE_TRIES
+    ):  # nine more, from where KD's own search ended, past those that it has tried at this T
+        kd = CHOSEN[name, student, "kd"]
+        known = known_of_kd(name, student, kd["knob"])
+
+        def or_known(lr, decay):
+            return known[lr, decay] if (lr, decay) in known else score(lr, decay)
+
+        lr, knob = walk(or_known, kd["lr"], TENS, 0.01, SETTINGS, known)
     else:
         start = {"lr": STUDENTS[student], "knob": KNOBS[method][1]}
         start = CHOSEN.get(("fashion", student, method), start)  # on letters, where Fashion ended
@@ -290,6 +300,21 @@ def run_method(name: str, student: str, method: str) -> None:
     rows(lr, knob, REPORTED)
     if method == "kd":
         rows(lr, knob, REPORTED, "kd again")
+
+
+def known_of_kd(name: str, student: str, T: float) -> dict[tuple[float, float], float]:
+    """(rate, weight decay) → the mean validation accuracy, of those that KD's own search has tried at this T."""
+    rows = stored(f"13_{name}")
+    here = (
+        (rows["student"] == student)
+        & (rows["method"] == "kd")
+        & (rows["part"] == "val")
+        & (rows["knob"] == T)
+    )
+    return {
+        (lr, 0.01): rows[here & (rows["lr"] == lr)]["accuracy"].mean()
+        for lr in set(rows[here]["lr"].tolist())
+    }
 
 
 def forget(path, student: str, method: str, lr: float, knob: float) -> None:

@@ -51,6 +51,11 @@ def test_youngs_interval_costs_least_and_is_three_and_a_half_hours_in_the_exampl
     assert between == 1_350_000 and round(between / 86_400) == 16
     assert round(best, -2) == 12_700 and round(best / 3600, 1) == 3.5 and best / 2 < 2 * 3600
 
+    days = bill(Plan())["days_live"]
+    failures, written = days * 86_400 / between, days * 86_400 / best
+    assert round(failures) == 16 and round(failures * best / 2 / 3600) == round(written * write / 3600) == 28
+    assert round(100 * 2 * 28 / (days * 24)) == 1
+
     def cost(interval):  # of an hour's share: writing, and half an interval lost at each failure
         return write / interval + interval / 2 / between
 
@@ -71,7 +76,9 @@ def test_sixteen_bytes_a_parameter_and_two():
     assert [round(whole / n) for n in (1, 4, 8, 16)] == [252, 63, 32, 16]
     assert whole / 5 < 0.7 * 80 < whole / 4  # five GPUs are the least
     found = bill(Plan())
-    assert (found["memory_weights"], found["memory_student"]) == (252e9, 112e9)
+    assert (found["memory_weights"], found["memory_once"]) == (252e9, 140e9)
+    # GB on each of eight GPUs, of the run that asks and of the one that trains
+    assert (2 * 70 / 8, 16 * 7 / 8) == (17.5, 14)
 
 
 @pytest.mark.equation("eq-flops")

@@ -106,7 +106,7 @@ def test_days_are_the_hours_dealt_out_and_the_weights_take_sixteen_bytes_and_two
     assert found["days_live"] == pytest.approx((found["hours_live"] + found["hours_trained"]) / 8 / 24)
     assert found["days_once"] == pytest.approx((found["hours_once"] + found["hours_trained"]) / 192)
     assert found["memory_weights"] == pytest.approx(16 * 7e9 + 2 * 70e9) == 252e9
-    assert found["memory_student"] == 16 * 7e9
+    assert found["memory_once"] == 2 * 70e9 and bill(Plan(teacher=7e9))["memory_once"] == 16 * 7e9
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ Y = torch.tensor([6, 0, 4])
 MIXTURE = MixtureSameFamily(Categorical(torch.tensor([0.6, 0.4])), Normal(torch.tensor([-3.0, 3.0]), 0.8))
 SHOWN = {
     "temperature": lambda: interactive.show_temperature(V[0], Z[0], 6),
+    "soft-target": lambda: interactive.show_soft_targets(IMAGES, Y, V),
     "dark-knowledge": lambda: interactive.show_dark_knowledge(IMAGES, Y, V, Z, V + 0.1),
     "three-classes": lambda: interactive.show_three_classes(V[0, :3], Z[0, :3]),
     "two-humps": lambda: interactive.show_two_humps(MIXTURE, {"forward": (-0.6, 3.04631, 0.66)}),
@@ -85,6 +86,12 @@ def test_gradient_sizes_are_autograd_s(T):
 def test_shapes_that_differ_are_named(draw):
     with pytest.raises(ValueError, match=r"differ in shape: student|differ in shape: teacher"):
         draw()
+
+
+def test_soft_targets_want_one_image_and_one_label_for_each_row():
+    for images, y in ((IMAGES[:2], Y), (IMAGES, Y[:2])):
+        with pytest.raises(ValueError, match="one of each"):
+            interactive.show_soft_targets(images, y, V)
 
 
 def test_temperature_carries_the_image_and_a_later_student_where_given(shown):

@@ -2,6 +2,7 @@
 
 import copy
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -142,6 +143,38 @@ def test_a_lesson_learns_from_stored_answers_too():
         ids[rows], mask[rows], {"features": features, "head": teacher.head.weight}, 1.0
     )
     assert lesson(ids[rows], mask[rows], answers, 1.0).item() == pytest.approx(live.item(), rel=5e-3)
+
+
+ROWS = """
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+torch.manual_seed(0)
+alone, shared = (torch.nn.Linear(8, 4).double() for _ in range(2))
+shared.load_state_dict(alone.state_dict())
+fully_shard(shared, mesh=mesh)
+x, rank = torch.randn(16, 8).double(), torch.distributed.get_rank()
+mine = x.split([1, 2, 5, 8])[rank]
+(4 / 16 * shared(mine).pow(2).sum()).backward()
+(alone(x).pow(2).sum() / 16).backward()
+torch.testing.assert_close(shared.weight.grad.full_tensor(), alone.weight.grad)
+assert shared.weight.to_local().shape == (2, 8) and mesh.get_coordinate() == (rank // 2, rank % 2)
+print("as one process")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_copies_of_sharded_weights_average_over_all_processes(tmp_path):
+    """Two rows of two processes, as the chapter's eight of eight: shared out in a row, equal from row to row, n / 4."""
+    script = tmp_path / "rows.py"
+    script.write_text(ROWS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    done = subprocess.run([*command, "--nproc-per-node=4", str(script)], env=scaling._environment(), timeout=300,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("as one process") == 4
 
 
 def test_a_launch_that_takes_too_long_is_ended(tmp_path):

@@ -126,6 +126,30 @@
       },
     },
 
+    "soft-target": {
+      how: "Pick an image, and turn T. The bold class is the label.",
+      controls: d => [
+        { key: "image", label: "Image", images: d.images, names: d.labels.map((y, i) => `${d.classes[y]}, image ${i + 1}`) },
+        temperatureSlider(d.T), ...[1, 4, 32].map(T => ({ label: `T = ${T}`, set: { T } })),
+        { key: "without", label: "leave the label's class out: r", check: true },
+      ],
+      key: () => [["t", "teacher"]],
+      draw(d, { T, image, without }) {
+        const y = d.labels[image], v = d.teacher[image], names = d.classes.filter((_, c) => !(without && c === y));
+        const p = softmax(v.filter((_, c) => !(without && c === y)), T), third = [...p].sort((a, b) => b - a)[2];
+        return {
+          plots: [bars(`Bars: the teacher's ${without ? "shares of the wrong classes" : "probabilities"} at this T`, names, [{ values: p, c: "t" }], without ? -1 : y, without ? "share among the other nine, r" : "probability")],
+          say: [[`the teacher's p of “${d.classes[y]}”`, "sure", softmax(v, T)[y]], ["third longest bar", "third", third]],
+          note: without ? "The label's class is out, and with it how sure the teacher is: r says what else it could be."
+            : T < .75 ? "Low T: the largest score leaves the others behind, and the answer is nearly a label."
+              : T < 1.5 ? "Near T = 1, the ordinary softmax, most bars can hardly be seen."
+                : T < 12 ? "The short bars have grown, and the longest has shrunk; the order is the same." : "High T: all bars come near to equal. The order is still the same.",
+          goal: { text: "Bring up what the zeros hide: find a T at which three classes have at least a tenth each.", reached: !without && third >= .1 },
+          heads: ["class", without ? "r" : "p"], rows: names.map((c, i) => [c, fix(p[i])]),
+        };
+      },
+    },
+
     "dark-knowledge": {
       how: "Pick an image and a temperature. The bold class is the label.",
       controls: d => [
@@ -147,7 +171,7 @@
           say: [[`teacher's p of “${d.classes[y]}”`, "sure", sure], ["entropy of the blue bars, in nats", "entropy", entropy(p)],
             ["KL(teacher‖student) before, in nats", "before", apart(before)], ["after", "after", apart(after)]],
           note: notes.find(([most]) => T < most)[1],
-          goal: { text: "Find another image than the first for which teacher and trained student have different longest bars.", reached: image > 0 && !without && first(p) !== first(after) },
+          goal: { text: "Find an image for which teacher and trained student have different longest bars.", reached: !without && first(p) !== first(after) },
           heads: ["class", "teacher", "before", "after"], rows: names.map((c, i) => [c, fix(p[i]), fix(before[i]), fix(after[i])]),
         };
       },
@@ -310,7 +334,7 @@
         v.memory_usual = 4 * x.vocabulary * 5 * x.batch;
         v.memory_groups = 4 * x.vocabulary * 2 * Math.min(x.group, x.batch);
         v.memory_weights = 16 * x.student + 2 * x.teacher;
-        v.memory_student = 16 * x.student;
+        v.memory_once = Math.max(16 * x.student, 2 * x.teacher);
         const rows = (title, unit, entries, show, log) => {
           const svg = make("svg", { viewBox: `0 0 320 ${26 + 40 * entries.length}`, role: "img", "aria-label": title });
           const add = (name, a, ...c) => svg.appendChild(make(name, a, ...c)), values = entries.map(e => e[1]), most = Math.max(...values), least = Math.min(...values) / 10;
@@ -330,8 +354,8 @@
             ["GPU hours", short(v.hours_live + v.hours_trained), short(v.hours_once + v.hours_trained)],
             ...(x.price === 1 ? [] : [["cost", short(v.money_live), short(v.money_once)]]), // else the hours twice
             [`days on ${written(x.gpus)} GPUs`, short(v.days_live), short(v.days_once)],
-            ["memory for training", size(v.memory_weights), size(v.memory_student)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
-          note: v.days_once < v.days_live ? `If the teacher is asked once, and a disk of ${size(v.disk_largest)} keeps the ${written(x.k)} largest probabilities of each answer, this takes ${short(v.days_once)} days on ${written(x.gpus)} GPUs and not ${short(v.days_live)}, and ${size(v.memory_student)} of memory and not ${size(v.memory_weights)}.`
+            ["memory at a time", size(v.memory_weights), size(v.memory_once)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
+          note: v.days_once < v.days_live ? `If the teacher is asked once, and a disk of ${size(v.disk_largest)} keeps the ${written(x.k)} largest probabilities of each answer, this takes ${short(v.days_once)} days on ${written(x.gpus)} GPUs and not ${short(v.days_live)}, and at most ${size(v.memory_once)} of memory at a time and not ${size(v.memory_weights)}.`
             : "In a single pass asking once saves no time, only the teacher's memory.",
           values: v,
           heads: ["quantity", "value"], rows: [
@@ -341,7 +365,7 @@
             ["cost, teacher asked on each pass", short(v.money_live)], ["cost, teacher asked once", short(v.money_once)],
             ["days, teacher asked on each pass", short(v.days_live)], ["days, teacher asked once", short(v.days_once)],
             ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)],
-            ["memory for training, student and teacher", size(v.memory_weights)], ["memory for training, student alone", size(v.memory_student)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
+            ["memory, teacher asked on each pass", size(v.memory_weights)], ["memory, teacher asked once: the larger of two runs", size(v.memory_once)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
         };
       },
     },
