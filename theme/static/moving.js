@@ -537,7 +537,7 @@
     // Two panels stand side by side under the controls, three have one beside them; else a column would stay half empty.
     const many = { 2: " two", 3: " three" }[(data.panels || []).length] || "";
     const first = [...(how ? [make("p", { class: "moving-how" }, how)] : []), panel], then = [say, note, goal];
-    const wide = kinds[kind].more ? [make("div", { class: "moving-wide" }, more, say, note)] : []; // more fields, and a table of results
+    const wide = kinds[kind].more ? [make("div", { class: "moving-wide" }, more, say, note, goal)] : []; // more fields, and a table of results
     const beside = wide.length ? first : many === " two" ? [make("div", {}, ...first), make("div", {}, ...then)] : how ? [...first, ...then] : first;
     const shows = how ? [legend, plots] : [legend, plots, say];
     figure.append(make("div", { class: how ? `moving-stage beside${many}` : "moving-stage" }, make("div", {}, ...beside), make("div", {}, ...shows), ...wide, numbers));
