@@ -1,0 +1,46 @@
+"""The long runs of chapter 9: when a comparison may stop, with both sides' rates searched anew at each length.
+
+    python -m experiments.chapter09     # resumes where it stopped; a minute or two on one core
+
+Learning rates are chosen on validation with seeds 100 to 102; seeds 0 to 9 are reported. Seed s has its own
+initial weights and its own 200 images; a taught student learns from teacher s mod 10 alone, at T = 4.
+"""
+
+import torch
+
+from companion.data import fashion, fashion_teacher
+from companion.losses import kd_loss
+from companion.metrics import accuracy
+from companion.models import MLP
+from companion.training import fit, hard_loss, predict
+from experiments.common import choose_then_report
+
+torch.set_num_threads(1)
+TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
+TEACHERS = [fashion_teacher(i) for i in range(10)]
+
+
+def student_of(side: str, steps: int, lr: float, seed: int) -> dict:
+    """A student's accuracy (%) after its last step, on validation and on test images."""
+    images, student = TRAIN.sample(20, seed), MLP(784, 32, 10, seed=seed)
+    if side == "taught":
+        answers = predict(TEACHERS[seed % 10], images.x)
+        fit(student, images, lambda z, v, y: kd_loss(z, v, 4), answers, steps=steps, lr=lr, seed=seed)
+    else:
+        fit(student, images, hard_loss, steps=steps, lr=lr, seed=seed)
+    return {name: accuracy(predict(student, x), y) for name, (x, y) in PARTS.items()}
+
+
+PARTS = {name: (part.x, part.y) for name, part in {"val": VAL, "test": TEST}.items()}
+
+
+def main() -> None:
+    about = "Accuracy (%) of MLP(784, 32, 10), 200 images, taught at T = 4 or from labels; seeds 0 to 9"
+    rates = {"lr": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)}
+    for steps in (60, 120, 240, 480):
+        for side in ("from labels", "taught"):
+            choose_then_report("09_steps", about, student_of, "val", rates, side=side, steps=steps)
+
+
+if __name__ == "__main__":
+    main()
