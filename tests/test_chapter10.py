@@ -137,7 +137,7 @@ def test_contrast_in_small_numbers():
     e = np.exp(cosine / 0.1)
     costs = [-np.log(np.diag(e) / e.sum(axis)) for axis in (1, 0)]
     assert np.round(costs, 3).tolist() == [[0.127, 0.127], [0.049, 0.313]] and said(
-        "The mean of the four is 0.154"
+        "the mean of the four is 0.154"
     )
     assert np.mean(costs) == pytest.approx(0.154, abs=5e-4)
     rng = np.random.default_rng(0)
