@@ -39,6 +39,7 @@ TASKS = (("verdict", 20), ("verdict", 200), ("verdict", 2000), ("plot", 200), ("
 METHODS = ("teacher", "student", "tfidf", "words", "lsa", "model2vec")
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 STUDENTS = 5
+READINGS = ("sentences", "student", "cutting", "tfidf")  # whose time is taken: the teacher's comes first
 CHOSEN: dict = {}  # what the runs of the students have chosen
 WORDS = 40  # of a section, its first words are embedded
 BOILERPLATE = r"^(What you will learn|Exercises|Summary|Further reading|Take)"
@@ -197,8 +198,37 @@ def students(*lessons: int) -> None:
         run_all("16_students", about, reported, student_run)
 
 
+@lru_cache(1)
+def readings(n: int, seed: int) -> dict[str, float]:
+    """Seconds of one processor for n sentences: the teacher's, the student's (and its cutting alone) and TF-IDF's.
+
+    All read the same 150 in turns, so that a busy machine slows them alike; the quick ones eight times, for the mean.
+    """
+    chosen = torch.randperm(ALL, generator=torch.Generator().manual_seed(seed))[:n].tolist()
+    texts = [sentences("train")[i].text for i in chosen]
+    student, count = from_words(seed), by_counts().fit([x.text for x in sentences("train")])
+    spent = dict.fromkeys(READINGS, 0.0)
+
+    def clocked(name, work, part, times):
+        begin = time.process_time()
+        done = work(part)
+        spent[name] += (time.process_time() - begin) / times
+        return done
+
+    teacher().embed(texts[:50])  # warms up
+    for at in range(0, n, 150):
+        part = texts[at : at + 150]
+        clocked("sentences", teacher().embed, part, 1)
+        for _ in range(8):
+            cut = clocked("cutting", rows, part, 8)
+            clocked("student", lambda cut: student(*bags(cut)), cut, 8)
+            clocked("tfidf", count.transform, part, 8)
+    spent["student"] += spent["cutting"]
+    return spent
+
+
 def duration(stage: str, n: int, seed: int) -> dict:
-    """Seconds of one processor until the teacher has read n tokens or sentences, or a student has taken n steps.
+    """Seconds of one processor for n of the teacher's tokens, for a student's n steps, or for n sentences.
 
     In single precision, as readers compute; a small batch warms up first. The time of a step does not depend on its
     targets, so these are made up.
@@ -211,10 +241,8 @@ def duration(stage: str, n: int, seed: int) -> dict:
         def work(ids):
             teacher()(ids, torch.ones_like(ids, dtype=torch.bool))
 
-    elif stage == "sentences":
-        chosen = torch.randperm(ALL, generator=generator)[: n + 50].tolist()
-        texts = [sentences("train")[i].text for i in chosen]
-        first, rest, work = texts[:50], [texts[50:]], teacher().embed
+    elif stage != "steps":
+        return {"seconds": readings(n, seed)[stage]}
     else:
         student, texts = from_words(seed), read("train")
         targets = F.normalize(torch.randn(len(texts), 384, generator=generator), dim=1)
@@ -232,9 +260,9 @@ def duration(stage: str, n: int, seed: int) -> dict:
 
 
 def durations() -> None:
-    """How long the learning takes: samples of the teacher's reading, and all steps of a student."""
-    about = "Seconds of one processor for n of the teacher's tokens or sentences, or n steps of a student"
-    wanted = (("tokens", 6144), ("sentences", 600), ("steps", STEPS))
+    """How long learning and reading take: samples of what each reads, and all steps of a student."""
+    about = "Seconds of one processor: for n single tokens (the teacher), n steps (a student), or n sentences (each)"
+    wanted = (("tokens", 6144), ("steps", STEPS), *((x, 600) for x in READINGS))
     run_all("16_minutes", about, [{"stage": x, "n": n, "seed": 0} for x, n in wanted], duration)
 
 
@@ -278,11 +306,15 @@ def described(method: str, part: str, seed: int):
     return counting()[method].transform(texts)
 
 
+def by_counts() -> TfidfVectorizer:
+    return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+
+
 @lru_cache(1)
 def counting() -> dict:
     """TF-IDF of words and pairs of words, and its 128 main directions (LSA), from the sentences without labels."""
     texts = [x.text for x in sentences("train")]
-    tfidf = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+    tfidf = by_counts()
     lsa = make_pipeline(clone(tfidf), TruncatedSVD(128, random_state=0), Normalizer())
     return {"tfidf": tfidf.fit(texts), "lsa": lsa.fit(texts)}
 
