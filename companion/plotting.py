@@ -121,6 +121,10 @@ def show_image_and_bars(
         for k, (title, p) in enumerate(probabilities.items()):
             draw_bars(line[k + 1], p.reshape(n, -1)[i], None if k else classes, drawn[k])
             line[k + 1].set_title("" if i else title, fontsize=10)
+            line[k + 1].set_xlabel("probability" if i == n - 1 else "", fontsize=10)
+            first, *_, last = line[k + 1].get_xticklabels()
+            first.set_ha("left")  # clear of the next panel's
+            last.set_ha("right")
         if labels is not None:
             right = int(torch.as_tensor(labels).reshape(n)[i])
             line[1].get_yticklabels()[right].set_fontweight("bold")

@@ -36,6 +36,13 @@ def test_what_the_three_teams_would_store(tokens, vocabulary, width, k, terabyte
         assert said is None or found == pytest.approx(said, rel=0.03)
 
 
+@pytest.mark.equation("eq-stored-bytes")
+def test_fifty_draws_take_a_fifth_of_a_petabyte_in_the_case_and_the_largest_three_tenths():
+    found = bytes_a_token(128_000, 8192, 50)
+    assert (found["largest"], 50 * 4) == (300, 200)  # times 10¹² tokens: 0.3 and 0.2 PB
+    assert (bytes_a_token(49_152, 576, 50)["largest"], 50 * 2) == (200, 100)
+
+
 @pytest.mark.equation("eq-surcharge")
 def test_a_teacher_of_three_times_the_size_doubles_the_bill():
     assert bill(Plan(teacher=3e9, student=1e9))["surcharge"] == 1

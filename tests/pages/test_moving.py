@@ -343,6 +343,15 @@ def test_the_calculator_opens_with_the_case_of_the_chapter_in_one_sentence(figur
 
 
 @of("costs")
+def test_the_goal_of_the_calculator_is_nine_times_the_student(figure):
+    goal, teacher = figure.box.locator(".moving-goal"), figure.box.locator("input[data-key=teacher]")
+    for typed, reached in (("70B", False), ("63B", True), ("21B", False)):
+        teacher.fill(typed)
+        assert goal.text_content().startswith("✓" if reached else "○"), typed
+    assert "asked once" in goal.text_content()
+
+
+@of("costs")
 def test_the_calculator_says_what_it_does_not_understand(figure):
     before = figure.box.get_attribute("data-values")
     for said in ("many", "-3", "0", "1e999", ""):

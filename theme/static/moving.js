@@ -357,6 +357,7 @@
             ["memory at a time", size(v.memory_weights), size(v.memory_once)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
           note: v.days_once < v.days_live ? `If the teacher is asked once, and a disk of ${size(v.disk_largest)} keeps the ${written(x.k)} largest probabilities of each answer, this takes ${short(v.days_once)} days on ${written(x.gpus)} GPUs and not ${short(v.days_live)}, and at most ${size(v.memory_once)} of memory at a time and not ${size(v.memory_weights)}.`
             : "In a single pass asking once saves no time, only the teacher's memory.",
+          goal: { text: "Find the teacher that, asked once, costs as much as its student.", reached: Math.abs(v.teacher_once / v.trained - 1) < .02 },
           values: v,
           heads: ["quantity", "value"], rows: [
             ["operations, teacher asked on each pass", short(v.teacher_live)], ["operations, teacher asked once", short(v.teacher_once)], ["operations, student trained", short(v.trained)],
@@ -536,7 +537,7 @@
     // Two panels stand side by side under the controls, three have one beside them; else a column would stay half empty.
     const many = { 2: " two", 3: " three" }[(data.panels || []).length] || "";
     const first = [...(how ? [make("p", { class: "moving-how" }, how)] : []), panel], then = [say, note, goal];
-    const wide = kinds[kind].more ? [make("div", { class: "moving-wide" }, more, say, note)] : []; // more fields, and a table of results
+    const wide = kinds[kind].more ? [make("div", { class: "moving-wide" }, more, say, note, goal)] : []; // more fields, and a table of results
     const beside = wide.length ? first : many === " two" ? [make("div", {}, ...first), make("div", {}, ...then)] : how ? [...first, ...then] : first;
     const shows = how ? [legend, plots] : [legend, plots, say];
     figure.append(make("div", { class: how ? `moving-stage beside${many}` : "moving-stage" }, make("div", {}, ...beside), make("div", {}, ...shows), ...wide, numbers));
