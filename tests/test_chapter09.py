@@ -316,6 +316,25 @@ def test_the_value_worked_out_by_hand():
     assert f"{by_hand:.4f}, and T² times that is {16 * by_hand:.3f}" in TEXT
 
 
+def test_each_value_by_hand_names_its_mistake():
+    """The key of 9.1: what a student of ½ and ½ and a teacher of ¾ and ¼ give each of the six."""
+    p, q = np.array([0.75, 0.25]), np.array([0.5, 0.5])
+    right = 16 * kl(p, q)
+    values = {
+        "NaN": "logarithm of a logarithm",
+        f"−{-16 * (p * (np.log(p) - q)).sum():.1f}": "softmax",
+        f"{right / 2:.3f}": "default reduction",
+        f"{right / 16:.3f}": "forgets T²",
+        f"{16 * kl(q, p):.3f}": "swaps",
+        f"{-16 * (p * np.log(q)).sum():.1f}": "cross-entropy",
+    }
+    cell = next(c for c in NOTEBOOK.cells if c.cell_type == "code" and "value by hand | what" in c.source)
+    shown = next(o.data["text/markdown"] for o in cell.outputs if "text/markdown" in o.get("data", {}))
+    rows = [line.strip("| ").split(" | ") for line in shown.splitlines()[2:]]
+    assert [row[0] for row in rows] == list(values)
+    assert all(values[value] in text for value, text in rows)
+
+
 def test_the_numbers_of_the_exercise_with_four_losses():
     """The student's probabilities for their logarithms, at the value of 9.1; and softmax twice, four classes."""
     p, q = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.5, 0.5]])
