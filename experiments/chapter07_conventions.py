@@ -2,7 +2,8 @@
 
     pip install -e '.[peers,peers-llm]' && python -m experiments.chapter07_conventions
 
-Writes chapters/results/07_conventions.csv, one line per function and setting; "function" is its full name.
+Writes chapters/results/07_conventions.csv, one line per function and setting; "function" is its full name. And
+07_calls.csv: what the calls of 7.2 return, three students beside one teacher, at the weight 0.9 and T = 4.
 `tests/peers/test_conventions.py` measures again and compares. What breaks them is chapter07_audit.py's question.
 """
 
@@ -113,12 +114,12 @@ def trl_chunked(z, v, T, mask=None):
     return loss(z, v, *heads, mask, 0.5, temperature=T)[0]
 
 
-def liger(z, v, T, mask=None, y=None, hard=0.0, soft=1.0):
+def liger(z, v, T, mask=None, y=None, hard=0.0, soft=1.0, beta=0.5):
     loss = importlib.import_module("liger_kernel.chunked_loss").LigerFusedLinearJSDLoss
     heads = [torch.eye(x.shape[-1], dtype=x.dtype) for x in (z, v)]
     y = labels_of(mask, z.shape[:-1]) if y is None else y
     # It divides its inputs' logits in place, so they are copied.
-    return loss(hard, soft, 0.5, temperature=float(T), compiled=False)(
+    return loss(hard, soft, beta, temperature=float(T), compiled=False)(
         z.clone(), heads[0], v.clone(), heads[1], y
     )
 
@@ -275,6 +276,28 @@ def measure(name: str) -> dict:
     }
 
 
+# The losses of 7.2 that come with a weight. As in the chapter, it is set to 0.9.
+WEIGHTED = {
+    "torchdistill": PEERS["torchdistill KDLoss, labels"],
+    "Keras": PEERS["Keras LogitsDistillation, KLDivergence()"],
+    "ModelOpt": PEERS["ModelOpt LogitsDistillationLoss"],
+    "Liger, beta=0": Peer(
+        "liger-kernel", "liger_kernel.chunked_loss", partial(liger, beta=0.0),
+        lambda z, v, y, T, w: liger(z, v, T, y=y, hard=1 - w, soft=w, beta=0.0), "weight_soft_loss",
+    ),
+    "Liger, default": PEERS["Liger fused JSD"],
+}  # fmt: skip
+
+
+def calls(name: str) -> dict:
+    """What the chapter's three students get beside its teacher, the label being the third class."""
+    peer, y = WEIGHTED[name], torch.tensor([2])
+    shirt, nothing, mistaken = torch.tensor([[8, 4, 0], [0, 0, 0], [0, 4, 8]], dtype=torch.double)[:, None]
+    students = {"agrees": shirt, "knows_nothing": nothing, "mistaken": mistaken}
+    found = {key: f"{float(peer.both(z, shirt, y, 4.0, 0.9)):.5f}" for key, z in students.items()}
+    return {"library": name, "setting": f"{peer.weight}=0.9"} | found
+
+
 def write(name: str, about: str, rows: list[dict]) -> None:
     with (FOLDER / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         used = ", ".join(
@@ -299,4 +322,9 @@ if __name__ == "__main__":
         "07_conventions",
         "KD losses of other libraries, measured against this book's",
         [measure(n) for n in PEERS],
+    )
+    write(
+        "07_calls",
+        "what KD losses of other libraries return to the calls of 7.2",
+        [calls(n) for n in WEIGHTED],
     )

@@ -1,4 +1,4 @@
-"""Each line of chapters/results/07_conventions.csv, measured again.
+"""Each line of chapters/results/07_conventions.csv and 07_calls.csv, measured again.
 
 What does not import is left out, with the reason (conftest.py). torchdistill comes with the extra `peers`, the others
 with `peers-llm`.
@@ -10,7 +10,7 @@ import importlib
 import pytest
 import torch
 
-from experiments.chapter07_conventions import FOLDER, PEERS, draw, measure
+from experiments.chapter07_conventions import FOLDER, PEERS, WEIGHTED, calls, draw, measure
 from tests.peers import conftest
 
 
@@ -37,6 +37,16 @@ def test_a_line_is_still_true(name):
     assert {k: v for k, v in found.items() if k != "version"} == {
         k: v for k, v in written.items() if k != "version"
     }
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_the_calls_still_return_it(name):
+    peer = WEIGHTED[name]
+    conftest.need(peer.package, peer.module)
+    found, written = calls(name), next(row for row in lines("07_calls") if row["library"] == name)
+    assert found["setting"] == written["setting"]
+    for key in ("agrees", "knows_nothing", "mistaken"):
+        assert float(found[key]) == pytest.approx(float(written[key]), rel=1e-4)
 
 
 def test_keras_with_its_default_compares_logits_as_if_they_were_probabilities():

@@ -174,6 +174,16 @@ def test_ligers_lines_train_as_alpha_09_at_T_4_does_here():
     torch.testing.assert_close(names["W_s"].grad, w.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_ligers_lines_cut_a_teachers_padding():
+    need("liger-kernel", "liger_kernel.chunked_loss")
+    lines = next(lines for title, lines in BLOCKS.items() if title.startswith("Liger"))
+    names = hidden_states()
+    padded = {**names, "W_t": torch.cat([names["W_t"], torch.randn(8, 16)])}
+    exec(lines, names)
+    exec(lines, padded)
+    torch.testing.assert_close(padded["loss"], names["loss"])
+
+
 @pytest.mark.parametrize(
     "title", [title for title in BLOCKS if title.startswith("TRL") and "two" not in title]
 )
