@@ -205,6 +205,14 @@ def test_the_soft_loss_is_least_at_equal_logits_whatever_the_temperature(T):
     assert torch.allclose(z - z.mean(), v - v.mean(), atol=1e-4)
 
 
+def test_a_high_temperature_takes_kl_away_by_hand():
+    """The text after the figure of three classes, whose starting position this is."""
+    v, z = torch.tensor([7.0, 2, 1], dtype=torch.double).log(), torch.tensor([0, 1.5, 0], dtype=torch.double)
+    kl = {T: losses.kd_loss(z[None], v[None], T).item() / T**2 for T in (1, 8)}
+    assert kl[1] == pytest.approx(0.767, abs=5e-4) and kl[8] == pytest.approx(0.011, abs=5e-4)
+    assert 64 * kl[8] == pytest.approx(0.70, abs=5e-3)
+
+
 @pytest.mark.erratum("T4")
 def test_a_high_temperature_makes_any_two_models_look_alike(digits):
     """Untrained, a student is near its teacher at T = 64 and far at T = 1; training brings it near at every T."""
