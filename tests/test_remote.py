@@ -30,12 +30,10 @@ class Handler(BaseHTTPRequestHandler):
             server.now += 1
             server.most = max(server.most, server.now)
             fault = server.plan.pop(0) if server.plan else None
-        try:
-            time.sleep(server.delay)
-            self.answer(body, question, fault)
-        finally:
-            with server.lock:
-                server.now -= 1
+        time.sleep(server.delay)
+        with server.lock:  # before the answer: who has it may ask again before this thread goes on
+            server.now -= 1
+        self.answer(body, question, fault)
 
     def answer(self, body, question, fault):
         if fault == "cut":  # the head promises more than comes
