@@ -297,7 +297,7 @@ EXERCISES = (
              (1, "tfidf"): "with 100 or 200 labels, who was behind on all three jobs of 16.4?",
              (1, "teacher"): "ten million texts at the teacher's pace: how many days are that on this machine?",
              (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",
-             (2, "tfidf"): "the two sentences have the same words.",
+             (2, "tfidf"): "will the next advertisement use the very words that were counted?",
          }), kind="choose"),
     _row("which_answer", "16_small", 2, "soft targets", "One word, many words, or the probabilities?", choice(
         "which_answer", ("label", "top k", "draws"), {
