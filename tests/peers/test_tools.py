@@ -28,7 +28,7 @@ TOOLS = {
     "torchdistill": ("torchdistill", "torchdistill.losses.mid_level", "classifiers"),
     "Keras": ("keras", "keras.distillation", "keras_classifiers"),
     "TRL": ("trl", "trl", "language_models"),
-    "Liger-Kernel": ("liger-kernel", "liger_kernel.chunked_loss", "hidden_states"),
+    "Liger-Kernel": ("liger-kernel", "liger_kernel.chunked_loss", "two_language_models"),
     "ModelOpt": ("nvidia-modelopt", "modelopt.torch.distill", "classifiers"),
     "sentence-transformers": ("sentence-transformers", "sentence_transformers", "embedders"),
 }
@@ -56,10 +56,17 @@ def keras_classifiers(classes=(5, 5)):
     return {**classifiers(), "student": student, "teacher": teacher}
 
 
-def hidden_states():
-    make = {"h_s": (64, 8), "W_s": (50, 8), "h_t": (64, 16), "W_t": (50, 16)}
-    made = {name: torch.randn(shape, requires_grad=name.endswith("_s")) for name, shape in make.items()}
-    return {**made, "y": torch.arange(64) % 50}
+def two_language_models():
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    student, teacher = (
+        Qwen2ForCausalLM(Qwen2Config(
+            vocab_size=50, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=2,
+        )).eval()
+        for width in (8, 16)
+    )  # fmt: skip
+    return {"student": student, "teacher": teacher.requires_grad_(False), "ids": torch.arange(48).view(4, 12)}
 
 
 def embedders():
@@ -147,9 +154,10 @@ def test_the_lines_run_and_train_the_student_alone(title):
     package, module, make = TOOLS[of(title)]
     need(package, module)
     names = globals()[make]()
-    if make == "hidden_states":
+    if make == "two_language_models":  # no step is taken: a loop of one's own is round them
         exec(BLOCKS[title], names)
-        assert names["W_s"].grad.abs().sum() > 0 and names["W_t"].grad is None
+        assert all(p.grad.abs().sum() > 0 for p in names["student"].parameters() if p.ndim > 1)
+        assert all(p.grad is None for p in names["teacher"].parameters())
         return
     before = {side: weights(names[side]) for side in ("student", "teacher")}
     exec(BLOCKS[title], names)
@@ -158,29 +166,41 @@ def test_the_lines_run_and_train_the_student_alone(title):
         assert moved == (side == "student"), side
 
 
-def test_ligers_lines_train_as_alpha_09_at_T_4_does_here():
-    """The weights of 7.3: loss and push are this book's, but for the scale and the rounding of 0.993."""
+LIGER = next(lines for title, lines in BLOCKS.items() if title.startswith("Liger"))
+
+
+@pytest.mark.parametrize("T, soft", [(1, 0.9), (4, 0.993)])
+def test_ligers_lines_train_as_alpha_09_does_here(T, soft):
+    """The weights of 7.3 and, at T = 4, of 7.2: loss and push are this book's, but for the scale and the rounding."""
     need("liger-kernel", "liger_kernel.chunked_loss")
-    names = hidden_states()
-    exec(next(lines for title, lines in BLOCKS.items() if title.startswith("Liger")), names)
-    h, w = (names[k].detach().requires_grad_() for k in ("h_s", "W_s"))
-    alpha = 0.993 / 16 / (0.007 + 0.993 / 16)
+    hard, names = round(1 - soft, 3), two_language_models()
+    lines = LIGER
+    for written, asked in (("hard_loss=0.1", f"hard_loss={hard}"), ("soft_loss=0.9", f"soft_loss={soft}"),
+                           ("temperature=1", f"temperature={T}")):  # fmt: skip
+        assert written in lines
+        lines = lines.replace(written, asked)
+    exec(lines, names)
+    student, teacher, ids = (names[k] for k in ("student", "teacher", "ids"))
+    theirs = student.lm_head.weight.grad.clone()
+    student.zero_grad()
+    scale = hard + soft / T**2
+    alpha = soft / T**2 / scale
     assert round(alpha, 2) == 0.9
-    ours = (0.007 + 0.993 / 16) * distillation_loss(
-        h @ w.T, names["h_t"] @ names["W_t"].T, names["y"], T=4, alpha=alpha
-    )
+    z, v = (model(ids).logits[:, :-1].flatten(0, 1) for model in (student, teacher))
+    ours = scale * distillation_loss(z, v, ids[:, 1:].flatten(), T=T, alpha=alpha)
     ours.backward()
     torch.testing.assert_close(names["loss"].reshape(()), ours, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(names["W_s"].grad, w.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(theirs, student.lm_head.weight.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_ligers_lines_cut_a_teachers_padding():
     need("liger-kernel", "liger_kernel.chunked_loss")
-    lines = next(lines for title, lines in BLOCKS.items() if title.startswith("Liger"))
-    names = hidden_states()
-    padded = {**names, "W_t": torch.cat([names["W_t"], torch.randn(8, 16)])}
-    exec(lines, names)
-    exec(lines, padded)
+    names = two_language_models()
+    exec(LIGER, names)
+    head = names["teacher"].lm_head
+    head.weight = nn.Parameter(torch.cat([head.weight, torch.randn(8, 16)]), requires_grad=False)
+    padded = {k: names[k] for k in ("student", "teacher", "ids")}
+    exec(LIGER, padded)
     torch.testing.assert_close(padded["loss"], names["loss"])
 
 
