@@ -139,6 +139,29 @@ def test_gram_matrix_is_the_correlation_of_centred_rows(v):
     np.testing.assert_allclose(gram(torch.tensor(v @ turn.T)), by_pairs, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.equation("eq-gram")
+def test_relations_of_three_images_by_hand():
+    """A shirt, a coat and a sneaker of two features each; with their mean left in, all would look alike."""
+    f = np.array([[5.0, 6], [6, 5], [1, 1]])
+    assert f.mean(0).tolist() == [4, 4]
+    cosines = {}
+    for name, rows in (("with", f), ("less", f - f.mean(0))):
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        cosines[name] = (unit @ unit.T)[np.triu_indices(3, 1)]
+    assert (cosines["with"] > 0.98).all()
+    np.testing.assert_allclose(cosines["less"], [0.8, -0.9487, -0.9487], atol=1e-4)
+
+
+def test_average_neighbours_by_hand():
+    """Coat and bag share the rest of three shirts as 4 to 1 on average: (.7, .2, .1) becomes (.7, .24, .06)."""
+    from experiments.chapter05 import targets
+
+    p = torch.tensor([[0.7, 0.2, 0.1]] + 2 * [[0.6, 0.34, 0.06]], dtype=torch.double)
+    p = torch.cat([p, torch.zeros(3, 7, dtype=torch.double)], 1)
+    assert p[:, 1].sum() / p[:, 2].sum() == pytest.approx(4)
+    assert targets("class neighbours", p, 0)[0, :3].tolist() == pytest.approx([0.7, 0.24, 0.06])
+
+
 @pytest.mark.parametrize("control", ["class neighbours", "uniform"])
 def test_taking_neighbours_away_leaves_how_sure_the_teacher_is(control):
     """Both keep the top class and its share; r is then the same for all of a name, or even."""
