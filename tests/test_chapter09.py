@@ -128,7 +128,7 @@ def part(start, end):
 
 @pytest.mark.erratum("T17")
 def test_the_questions_are_peoples_own():
-    """Those at length and the short ones with their thread, the article's five in a list of their own."""
+    """Those at length and the short ones with their thread, the article's five in a box of their own."""
     body = part("## 9.2", "## 9.6")
     sections = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", body, re.M | re.S))
     at_length = {name: answer for name, answer in sections.items() if "?" in name}
@@ -143,7 +143,7 @@ def test_the_questions_are_peoples_own():
     short = {name: re.findall(r"^- \*\*.+\?\*\* .*", answer, re.M) for name, answer in lists.items()}
     assert [len(found) for found in short.values()] == [3, 9, 7]
     assert [line for found in short.values() for line in found if not re.search(THREAD, line)] == []
-    five = part("### The article's five", "{admonition} The article, 9")
+    five = part("### The article's five", "## Exercises")
     assert len(re.findall(r"^- \*\*.+\?\*\* ", five, re.M)) == 5
 
 
@@ -173,7 +173,7 @@ def test_every_symptom_and_question_leads_to_an_answer():
     }
     symptoms = part("| what you see |", "## 9.2")
     rows = [line for line in symptoms.splitlines() if line.startswith("| ") and "| what you see" not in line]
-    own = part("### Your own model and loop", "## Exercises")
+    own = part("### Your own model and loop", "### The article's five")
     points = [line for line in own.splitlines() if line.startswith("- ")]
     assert (len(rows), len(points)) == (15, 14)
     assert [row[2] for row in rows if re.match(r"\| [A-H]: ", row)] == list(
@@ -314,6 +314,7 @@ def test_the_value_worked_out_by_hand():
     assert (v / 4).softmax(-1)[0].tolist() == pytest.approx([0.75, 0.25])
     assert kd_loss(z, v, T=4).item() == pytest.approx(16 * by_hand, abs=1e-12)
     assert f"{by_hand:.4f}, and T² times that is {16 * by_hand:.3f}" in TEXT
+    assert "log ½ − ½ = −1.19" in TEXT and f"{math.log(0.5) - 0.5:.2f}" == "-1.19"  # log B at agreement, 9.3
 
 
 def test_each_value_by_hand_names_its_mistake():
@@ -336,12 +337,18 @@ def test_each_value_by_hand_names_its_mistake():
 
 
 def test_the_numbers_of_the_exercise_with_four_losses():
-    """The student's probabilities for their logarithms, at the value of 9.1; and softmax twice, four classes."""
-    p, q = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.5, 0.5]])
-    assert f"{16 * F.kl_div(q, p, reduction='batchmean'):.1f}".replace("-", "−") == "−17.0"
+    """Its own value by hand: right, with the student's probabilities for their logarithms, as a text; softmax twice."""
+    p, q = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.5, 0.5]])
+    right = F.kl_div(q.log(), p, reduction="batchmean")
+    wrong = F.kl_div(q, p, reduction="batchmean")
+    text = F.kl_div(*(x.repeat(2, 1)[None] for x in (q.log(), p)), reduction="batchmean")
+    assert F.kl_div(q.log(), p.log(), reduction="batchmean").isnan()
+    assert f"= {right:.3f} is right" in TEXT and "The value is NaN" in TEXT
+    assert f"The value is {wrong:.3f}.".replace("-", "−") in TEXT
+    assert f"The value is {right:.3f} for one row, and {text:.3f} for one text" in TEXT
     floor = F.cross_entropy(torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([0]))
     assert f"{floor:.2f}" == "0.74"
-    assert "the value by hand is −17.0" in TEXT and "does not fall below 0.74" in TEXT
+    assert "does not fall below 0.74" in TEXT
 
 
 def code(part):
@@ -351,7 +358,7 @@ def code(part):
 WRONG_LOSSES = {
     "agreement: 0": lambda z, v: kd_loss(z, v, T=4) + 1e-3 * z.square().mean(),
     "by hand: 2.093": lambda z, v: kd_loss(z, v, T=4) / 16,
-    "(B, L, V) only": lambda z, v: kd_loss(z, v, T=4) * z.shape[-2],
+    "text twice as long": lambda z, v: kd_loss(z, v, T=4) * z.shape[-2],
 }
 
 
@@ -366,7 +373,7 @@ def test_the_five_checks_find_each_fault(fault, images):
     order = torch.arange(20).roll(5 * (fault == "rows name labels"))
     found = names["before_training"](loss, teacher, images.x, images.y, rows[order])
     failed = {name for name, passed in found.items() if not passed}
-    assert failed == {fault} - {None} or (fault == "(B, L, V) only" and fault in failed)
+    assert failed == {fault} - {None} or (fault == "text twice as long" and fault in failed)
 
 
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(784)])
