@@ -255,7 +255,7 @@ EXERCISES = (
              (1, "draws"): "a list of the likeliest tokens is no draw from all of them.",
              (1, "renormalised"): "then the student is never told how much the twenty have together.",
              (2, "features"): "they are of no use without the last layer, which the students' machines cannot hold.",
-             (2, "rest"): "every text leaves out the same rare tokens, so the error does not average away.",
+             (2, "rest"): "all texts leave out the same rare tokens: their error falls far less than that of draws.",
              (2, "renormalised"): "then the student is never told how much the kept tokens have together.",
          }), kind="choose"),
     _row("answer_mask", "15_own_words", 2, "losses", "Which places of an answer count?", several.answer_mask),
