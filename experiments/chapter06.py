@@ -303,6 +303,44 @@ def transfer_sets() -> None:
         choose_then_report("06_transfer_sets", about, question_one, "accuracy", grid, **fixed)
 
 
+def carried_one(kind: str, directions: int, moved: int, T: float, seed: int) -> dict:
+    """A foreign set, flattened to its first principal directions, or moved so that its mean image is the digits'."""
+    train, val, test = digits(seed)
+    x, teachers = questions(kind, seed), digit_teachers(seed)
+    centre = x.mean(0)
+    if directions < x.shape[1]:
+        along = torch.linalg.svd(x - centre, full_matrices=False)[2][:directions]
+        x = centre + (x - centre) @ along.T @ along
+    if moved:
+        x = x - centre + train.x.mean(0)
+    v = ask(teachers, x, T)
+    student = pupil(x, v.argmax(-1), soft(T), v, 0.01, seed)
+    part = {"val": val, "test": test}[part_of(seed)]
+    on = [(t.layers[0](images) > 0).double() for t in teachers for images in (x, train.x)]
+    unlike = [
+        (here - usual.mean(0).round()).abs().mean() for here, usual in zip(on[::2], on[1::2], strict=True)
+    ]
+    return {
+        "part": part_of(seed),
+        "accuracy": accuracy(teacher_logits(student, part.x), part.y),
+        "copied": accuracy(teacher_logits(student, x), v.argmax(-1)),
+        "unlike": 100 * torch.stack(unlike).mean().item(),
+    }
+
+
+def carried() -> None:
+    """What makes answers to a foreign set carry over to digits: its directions, and where it lies."""
+    about = (
+        "Right answers (%) on test digits, taught on other images: in how many directions, and moved or not"
+    )
+    kinds = ("digits", "rolled", "pixels shuffled", "clothes", "7s and 8s", "negatives", "noise", "turned")
+    settings = [("clothes", k, 0) for k in (2, 4, 8, 16, 32)] + [(kind, 64, 0) for kind in kinds]
+    settings += [(kind, 64, 1) for kind in ("clothes", "7s and 8s", "negatives", "noise", "turned")]
+    for kind, directions, moved in settings:
+        fixed = {"kind": kind, "directions": directions, "moved": moved}
+        choose_then_report("06_carried", about, carried_one, "accuracy", {"T": (1.0, 4.0, 16.0)}, **fixed)
+
+
 DOMAINS = {
     "same": lambda x: x,
     "mirrored": lambda x: x.view(-1, 8, 8).flip(2).flatten(1),
@@ -373,6 +411,7 @@ if __name__ == "__main__":
     omitted_classes()
     omitted_tuned()
     transfer_sets()
+    carried()
     domains()
     angles()
     tail()

@@ -139,6 +139,26 @@ def test_where_the_teacher_says_nothing_the_student_learns_nothing(digits):
     assert right(labelled, turned_test) > 75
 
 
+def test_the_answers_to_varied_images_fix_a_linear_teacher_and_names_do_not():
+    """The worked example of 6.3: two answers give both weights; equal pixels give their sum only."""
+    weights = torch.tensor([2.0, -1.0])
+    varied, equal = torch.eye(2), torch.tensor([[1.0, 1.0], [3.0, 3.0]])
+    assert torch.equal(torch.linalg.solve(varied, varied @ weights), weights)
+    other = torch.tensor([1.0, 0.0])
+    assert torch.equal(equal @ other, equal @ weights) and other[0] != weights[0]
+    assert torch.equal((varied @ torch.tensor([1.0, -5.0])).sign(), (varied @ weights).sign())
+
+
+def test_moved_onto_the_digits_the_turned_ones_teach(digits):
+    """One image, added to every turned digit, is enough: the student then reads upright digits."""
+    train, test, turned, _, teacher = digits
+    x = turned.x - turned.x.mean(0) + train.x.mean(0)
+    student = MLP(64, 64, 10, seed=0)
+    answered = data.Split(x, turned.y)
+    fit(student, answered, partial(distillation_loss, T=4, alpha=1), teacher, steps=300, lr=5e-3)
+    assert right(student, test) > 80
+
+
 # ----------------------------------------------------------------------------------------------- exercises
 
 
