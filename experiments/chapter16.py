@@ -8,10 +8,13 @@ about other films. A student's rate and a classifier's strength are chosen on th
 test films five students are reported, and ten draws of labelled sentences, two for each student.
 """
 
+import csv
 import json
 import re
+import sys
 import time
 from collections import Counter
+from datetime import date
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -379,6 +382,17 @@ def sections(folder: Path) -> list[tuple[str, str, str]]:
     return found
 
 
+def keep_sections() -> None:
+    """The sections as they stand, for the page: python -m experiments.chapter16 sections. A chapter that is rewritten
+    would else change what chapter 16 says of its search."""
+    with (FOLDER / "16_sections.csv").open("w", encoding="utf-8", newline="") as file:
+        file.write("# How the sections of chapters 1 to 13 begin, without headings and markup\n")
+        file.write(f"# python -m experiments.chapter16 sections\n# as they stood on {date.today()}\n")
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("chapter", "heading", "text"))
+        lines.writerows((int(name[:2]), *rest) for name, *rest in sections(ROOT / "chapters"))
+
+
 def plain(text: str) -> str:
     """Markdown as it is read: blocks of directives, links, roles and emphasis are taken off."""
     text = re.sub(r"```.*?```|\{(glue:text|cite[:a-z]*|eq)\}`[^`]*`", " ", text, flags=re.S)
@@ -451,7 +465,9 @@ def packed(student: StaticEncoder) -> dict[str, Tensor]:
     }
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:] == ["sections"]:
+    keep_sections()
+elif __name__ == "__main__":
     KEPT.mkdir(parents=True, exist_ok=True)
     texts = {part: [x.text for x in sentences(part)] for part in SIZES}
     (KEPT / "sentences.json").write_text(

@@ -1,5 +1,6 @@
 """Chapter 16: its equations, what its stored runs rest on, and the student that is shipped with it."""
 
+import csv
 import json
 import math
 
@@ -14,7 +15,7 @@ from companion.models import StaticEncoder
 from companion.remote import top_k_targets
 from companion.teachers import Sentence
 from experiments import chapter16
-from experiments.common import stored
+from experiments.common import FOLDER, stored
 
 
 def seeded(seed=0):
@@ -64,6 +65,15 @@ def test_the_sections_are_those_of_the_chapters_without_their_headings():
     assert len(found) > 100 and not any(name.startswith("16") for name, _, _ in found)
     assert any("temperature chosen" in heading for _, heading, _ in found)
     assert all(25 <= len(text.split()) <= chapter16.WORDS and "`" not in text for _, _, text in found)
+
+
+def test_the_kept_sections_are_still_this_books():
+    """Of those that the page searches, most stand in the chapters; else run python -m experiments.chapter16 sections."""
+    with (FOLDER / "16_sections.csv").open(encoding="utf-8") as file:
+        kept = [*csv.DictReader(line for line in file if not line.startswith("#"))]
+    now = {(int(name[:2]), heading) for name, heading, _ in chapter16.sections(chapter16.ROOT / "chapters")}
+    gone = [row["heading"] for row in kept if (int(row["chapter"]), row["heading"]) not in now]
+    assert len(kept) > 100 and len(gone) < len(kept) / 4, gone
 
 
 def test_texts_are_put_one_after_the_other():
