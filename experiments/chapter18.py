@@ -1,9 +1,10 @@
-"""The stored runs of chapter 18: two divisions of a loss; resumes that lack something; a teacher asked or stored.
+"""The stored runs of chapter 18: two divisions of a loss; resumes that lack something; a teacher asked or stored; and
+how far the mean push of stored answers is off.
 
-    python -m experiments.chapter18     # resumes where it stopped; about 6 minutes on one core
+    python -m experiments.chapter18     # resumes where it stopped; about 15 minutes on one core
 
 Nothing is tuned: both of what is compared always run with the settings that the chapter shows. The first two are in
-float64. The third has a real teacher, SmolLM2-135M, in float32, and counts seconds of one core (process time).
+float64. The others have a real teacher, SmolLM2-135M, in float32; the third counts seconds of one core (process time).
 """
 
 from copy import deepcopy
@@ -218,7 +219,96 @@ def kept() -> None:
     )
 
 
+# ----------------------------------------------------- how far the mean push of what is kept is from the full one's
+
+MANY, PART = (1, 4, 16, 64, 256, 1024, 4096, 8192), 256  # tokens in a mean; tokens that are computed at once
+
+
+def taught(teacher, ids: Tensor, seed: int) -> Reader:
+    """The student of `kept` at its end: five passes over other verses, from the 50 largest."""
+    student, steps = Reader(len(teacher.embedding.weight), WIDTH, length=LONG, seed=seed), VERSES // ROWS
+    lesson, optimiser, schedule = ready(student, SPEED, EPOCHS * steps)
+    with torch.no_grad():
+        kept = largest(teacher(ids), TOP)
+    for step in range(EPOCHS * steps):
+        rows = batch(VERSES, ROWS, step, seed)
+        said = {name: x[rows] for name, x in kept.items()}
+        loss = lesson(ids[rows], torch.ones_like(ids[rows], dtype=torch.bool), said, ROWS * LONG)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return student
+
+
+def pushes(v: Tensor, z: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
+    """The right push q − p of each token, and how far those of the two forms are off; v, z (N, V) of both models."""
+    p, q = v.double().softmax(-1), z.double().softmax(-1)
+    kept = largest(v, TOP)
+    at, p_k = kept["index"].long(), kept["p"].double()
+    rest = (1 - p_k.sum(-1, keepdim=True)) / (1 - q.gather(-1, at).sum(-1, keepdim=True))
+    told = (rest * q).scatter(-1, at, p_k)  # one for the rest: shared out as the student has it
+    drawn = torch.multinomial(p, TOP, replacement=True, generator=draw)
+    shares = torch.zeros_like(p).scatter_add(-1, drawn, torch.full(drawn.shape, 1 / TOP, dtype=p.dtype))
+    return {"push": q - p, "largest": p - told, "draws": p - shares}
+
+
+@lru_cache(maxsize=1)
+@torch.no_grad()
+def push_errors(seed: int) -> dict:
+    """Root mean squared lengths over 8,192 tokens, for each student and each size of the mean."""
+    teacher, tokens = smollm2(), max(MANY)
+    words = teacher.tokenizer.encode(king_james("train")[: 60_000 * (seed + 1)]).ids
+    first = VERSES * LONG * 2 + seed * tokens  # its student has read none of it
+    ids = torch.tensor(words[first : first + tokens]).view(-1, LONG)
+    with torch.enable_grad():
+        after = taught(teacher, verses(teacher, seed), seed)
+    students = {
+        "untrained": Reader(len(teacher.embedding.weight), WIDTH, length=LONG, seed=seed),
+        "trained": after,
+    }
+    squares, sums = {}, {}
+    draw = torch.Generator().manual_seed(seed)
+    for lines in ids.split(PART // LONG):
+        v = teacher(lines).flatten(0, 1)
+        for name, student in students.items():
+            z = (student(lines) @ student.head.weight.T).flatten(0, 1)
+            for what, x in pushes(v, z, draw).items():
+                for m in (m for m in MANY if m < PART):
+                    mean = x.view(-1, m, x.shape[-1]).mean(1)
+                    squares.setdefault((name, m, what), []).append(mean.square().sum(-1).mean())
+                sums.setdefault((name, what), []).append(x.mean(0))
+    for (name, what), parts in sums.items():
+        for m in (m for m in MANY if m >= PART):
+            mean = torch.stack(parts).view(-1, m // PART, parts[0].shape[-1]).mean(1)
+            squares[name, m, what] = [mean.square().sum(-1).mean()]
+    return {at: torch.stack(x).mean().sqrt().item() for at, x in squares.items()}
+
+
+def pushes_one(student: str, seed: int, tokens: int) -> dict:
+    found = {what: push_errors(seed)[student, tokens, what] for what in ("push", "largest", "draws")}
+    return {
+        "push": f"{found['push']:.6f}",
+        **{f: 100 * found[f] / found["push"] for f in ("largest", "draws")},
+    }
+
+
+def mean_pushes() -> None:
+    about = (
+        "Length of the mean push of so many tokens, and by how many per cent of it the 50 largest (one for the rest) "
+        "and 50 draws are off; the student before its first step and after five passes; 8,192 tokens, seeds 0 to 2"
+    )
+    settings = [
+        {"student": n, "seed": s, "tokens": m}
+        for s in range(3)
+        for n in ("untrained", "trained")
+        for m in MANY
+    ]
+    run_all("18_pushes", about, settings, pushes_one)
+
+
 if __name__ == "__main__":
     kinds()
     resumed()
     kept()
+    mean_pushes()

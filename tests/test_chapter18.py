@@ -6,6 +6,9 @@ import torch
 
 from companion.costs import Plan, bill, bytes_a_token, flops
 from companion.scaling import Reader
+from companion.stored import largest
+from companion.tokens import forward_kl_loss, sparse_kd_loss
+from experiments.chapter18 import pushes
 from experiments.common import stored
 
 
@@ -26,7 +29,7 @@ def test_two_processes_of_six_and_two_tokens():
     "tokens, vocabulary, width, k, terabytes",
     [
         (1e8, 50_000, 2000, 50, (10, 0.4, None)),
-        (1e10, 128_000, 4096, 30, (2560, 82, 1.8)),
+        (1e10, 128_000, 4096, 50, (2560, 82, 3.0)),
         (1e6, 10, 512, 10, (2e-5, 1e-3, None)),
     ],
 )  # fmt: skip
@@ -41,6 +44,39 @@ def test_fifty_draws_take_a_fifth_of_a_petabyte_in_the_case_and_the_largest_thre
     found = bytes_a_token(128_000, 8192, 50)
     assert (found["largest"], 50 * 4) == (300, 200)  # times 10¹² tokens: 0.3 and 0.2 PB
     assert (bytes_a_token(49_152, 576, 50)["largest"], 50 * 2) == (200, 100)
+
+
+def test_two_draws_of_an_answer_and_its_two_largest():
+    """Section 18.8: the draws of four tokens, and the rest that a student of equal probabilities shares out."""
+    p = np.array([0.50, 0.30, 0.15, 0.05])
+    drawn = np.array([[2, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]]) / 2
+    assert drawn.mean(0).tolist() == [0.5, 0.375, 0.125, 0]
+    assert abs(drawn[0] - p).max() == 0.5
+    assert abs(drawn.mean(0) - p).max() == pytest.approx(0.075)
+
+    z = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)  # 0.25 each
+    two = torch.tensor([[0, 1]]), torch.tensor([[0.5, 0.3]], dtype=torch.float64)
+    (push,) = torch.autograd.grad(sparse_kd_loss(z, *two, tail=True), z)
+    assert 0.25 - push[0].numpy() == pytest.approx([0.5, 0.3, 0.1, 0.1])
+    assert abs(0.25 - push[0].numpy() - p).max() == pytest.approx(0.05)
+
+
+def test_the_stored_pushes_are_the_gradients_of_the_losses():
+    v, z = (3 * torch.randn(3, 200, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    found = pushes(v, z, torch.Generator().manual_seed(2))
+
+    def push(loss):
+        at = z.double().requires_grad_()
+        return len(z) * torch.autograd.grad(loss(at), at)[0]
+
+    full = push(lambda at: forward_kl_loss(at, v.double()))
+    kept = largest(v, 50)
+    told = push(lambda at: sparse_kd_loss(at, kept["index"].long(), kept["p"].double(), tail=True))
+    torch.testing.assert_close(found["push"], full)
+    torch.testing.assert_close(found["largest"], told - full)
+    said = v.double().softmax(-1) - found["draws"]  # shares of 50 draws
+    torch.testing.assert_close(50 * said, (50 * said).round())
+    torch.testing.assert_close(said.sum(-1), torch.ones(3, dtype=torch.float64))
 
 
 @pytest.mark.equation("eq-surcharge")
