@@ -90,6 +90,23 @@ def test_the_gradient_along_a_students_answers_has_two_parts(loss):
     torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.equation("eq-drawn")
+def test_the_gradient_of_a_mean_over_drawn_tokens_has_two_parts():
+    generator = torch.Generator().manual_seed(6)
+    z, c = torch.randn(2, 7, generator=generator, dtype=torch.double)
+    z.requires_grad_()
+    q = z.softmax(-1)
+    f = c * q.square() + z.sin()  # it depends on the token and on the student
+    drawn = q.detach()
+
+    def slope(mean):
+        return torch.autograd.grad(mean, z, retain_graph=True)[0]
+
+    first, second = slope((drawn * f).sum()), slope((drawn * f.detach() * q.log()).sum())
+    torch.testing.assert_close(first + second, slope((q * f).sum()), rtol=1e-10, atol=1e-14)
+    assert min(first.norm(), second.norm()) > 0.1
+
+
 @pytest.mark.equation("eq-estimators")
 def test_values_and_gradients_of_the_three_estimators():
     generator = torch.Generator().manual_seed(4)
