@@ -134,6 +134,8 @@ def test_the_third_call_of_the_chapter_tells_another_divergence(mends, soft, two
 
     third = next(s for s in cells("code") if "w3 = " in s)
     found = {"returned": {"theirs": answers(mends, backwards)}, "display": str, "Markdown": str}
+    found |= {"torch": torch, "distillation_loss": distillation_loss}
+    found |= {name: mends[name] for name in ("SHIRT", "KNOWS_NOTHING")}
     exec(third, found)
     assert float(found["w2"]) == pytest.approx(two, rel=0.01)
     assert float(found["w3"]) == pytest.approx(three, rel=0.01)
