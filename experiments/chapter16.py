@@ -40,6 +40,7 @@ torch.set_num_threads(1)
 WIDTH, STEPS, RATES = 128, 300, (0.001, 0.003, 0.01)
 TASKS = (("verdict", 20), ("verdict", 200), ("verdict", 2000), ("plot", 200), ("film", 100))
 METHODS = ("teacher", "student", "tfidf", "words", "lsa", "model2vec")
+VARIED = ("wide", "met")  # students with one thing changed, judged on the films alone
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 STUDENTS = 5
 READINGS = ("sentences", "student", "cutting", "tfidf")  # whose time is taken: the teacher's comes first
@@ -112,22 +113,22 @@ def bags(picked: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat(picked), lengths.cumsum(0) - lengths
 
 
-@lru_cache(1)
-def directions() -> Tensor:
-    """The 128 main directions of the single tokens' vectors, (384, 128)."""
-    return torch.linalg.eigh(words().T @ words())[1][:, -WIDTH:].flip(1)
+@lru_cache(2)
+def directions(width: int = WIDTH) -> Tensor:
+    """The main directions of the single tokens' vectors, (384, width)."""
+    return torch.linalg.eigh(words().T @ words())[1][:, -width:].flip(1)
 
 
-def from_words(seed: int = 0) -> StaticEncoder:
-    """A student whose table is the 128 main directions of the teacher's vectors of single tokens.
+def from_words(seed: int = 0, width: int = WIDTH) -> StaticEncoder:
+    """A student whose table is the main directions of the teacher's vectors of single tokens.
 
     The weights follow Zipf's law: a token of rank r has about the share 1/r of a text, and weighs log(1 + r).
     """
     v = words()
-    student = StaticEncoder(len(v), WIDTH, v.shape[1], seed=seed)
+    student = StaticEncoder(len(v), width, v.shape[1], seed=seed)
     with torch.no_grad():
-        student.up.weight.copy_(directions())
-        student.table.weight.copy_(v @ directions())
+        student.up.weight.copy_(directions(width))
+        student.table.weight.copy_(v @ directions(width))
         student.weight.weight.copy_((torch.arange(len(v)) + 2.0).log()[:, None] / 10)
     return student
 
@@ -151,18 +152,28 @@ def learn(student, texts: list[Tensor], targets: Tensor, lr: float, seed: int, s
 
 @lru_cache(40)
 def made(beginning: str, n: int, lr: float, seed: int) -> StaticEncoder:
-    """A student from random weights or from words, after lessons on n sentences of its own; kept in _build."""
+    """A student from random weights or from words, after lessons on n sentences of its own; kept in _build.
+
+    "wide" is from words, with 384 numbers a token; "met" is from words, and its lessons have other sentences about the
+    films that it is judged on, too.
+    """
     path = KEPT / f"student_{beginning}_{n}_{lr}_{seed}_{STEPS}.safetensors"
-    student = StaticEncoder(30_522, WIDTH, seed=seed)
+    width = 384 if beginning == "wide" else WIDTH
+    student = StaticEncoder(30_522, width, seed=seed)
     if n and path.exists():
         student.load_state_dict(load_file(path))
         return student.requires_grad_(False)
-    if beginning == "words":
-        student = from_words(seed)
+    if beginning in ("words", "wide", "met"):
+        student = from_words(seed, width)
     if n:
         chosen = torch.randperm(ALL, generator=torch.Generator().manual_seed(seed))[:n]
         texts, targets = read("train"), vectors([x.text for x in sentences("train")], "train")
-        learn(student, [texts[i] for i in chosen.tolist()], targets[chosen], lr, seed)
+        texts, targets = [texts[i] for i in chosen.tolist()], targets[chosen]
+        if beginning == "met":
+            part = "val" if seed in TUNING else "test"
+            more = [x.text for x in reviews(part)[SIZES[part] :]]  # none of them is judged
+            texts, targets = texts + rows(more), torch.cat([targets, vectors(more, f"more_{part}")])
+        learn(student, texts, targets, lr, seed)
         save_file(student.state_dict(), path)
     return student.requires_grad_(False)
 
@@ -180,23 +191,23 @@ def student_run(beginning: str, n: int, lr: float, seed: int) -> dict:
     return {"cosine": (mine * theirs).sum(1).mean().item()}
 
 
-def students(*lessons: int) -> None:
+def students(*lessons: int, beginning: str = "words") -> None:
     """The rate for each number of sentences, chosen on the validation films, and the cosines of five students."""
     about = "Mean cosine of student and teacher on sentences about films that it has not seen"
     for n in lessons:
 
         def best_of(rates, n=n):
-            tried = [{"beginning": "words", "n": n, "lr": lr, "seed": TUNING[0]} for lr in rates]
+            tried = [{"beginning": beginning, "n": n, "lr": lr, "seed": TUNING[0]} for lr in rates]
             rows = np.atleast_1d(run_all("16_students", about, tried, student_run))
-            here = [row for row in rows if row["n"] == n and row["seed"] == TUNING[0]]
+            here = [r for r in rows if (r["beginning"], r["n"], r["seed"]) == (beginning, n, TUNING[0])]
             return float(max(here, key=lambda row: row["cosine"])["lr"])
 
         lr = best_of(RATES if n else (0.0,))
         if lr in (RATES[0], RATES[-1]):  # the edge wins: look beyond it
             lr = best_of((0.0003,) if lr == RATES[0] else (0.03,))
-        CHOSEN[n] = lr
+        CHOSEN[n if beginning == "words" else beginning] = lr
         reported = [
-            {"beginning": "words", "n": n, "lr": lr, "seed": seed} for seed in range(STUDENTS if n else 1)
+            {"beginning": beginning, "n": n, "lr": lr, "seed": seed} for seed in range(STUDENTS if n else 1)
         ]
         run_all("16_students", about, reported, student_run)
 
@@ -304,6 +315,8 @@ def described(method: str, part: str, seed: int):
     if method in ("student", "words"):
         n = ALL if method == "student" else 0
         return made("words", n, CHOSEN[n], whose(seed) if n else 0)(*bags(read(part))).numpy()
+    if method in VARIED:
+        return made(method, ALL, CHOSEN[method], whose(seed))(*bags(read(part))).numpy()
     if method == "model2vec":
         return load_file(KEPT / "model2vec.safetensors")[part].numpy()
     return counting()[method].transform(texts)
@@ -347,11 +360,11 @@ def few_shot(task: str, n: int, method: str, c: float, seed: int) -> dict:
     return {"accuracy": 100 * np.mean([np.mean(said[y == k] == k) for k in sorted(set(y))])}
 
 
-def judged(*methods: str) -> None:
+def judged(*methods: str, tasks=TASKS) -> None:
     """The strength for each method, task and number of labels is chosen on the validation films; then ten draws."""
     about = "Balanced accuracy (%) of logistic regression on n labelled sentences and a method's vectors"
     for method in methods:
-        for task, n in TASKS:
+        for task, n in tasks:
             this = {"task": task, "n": n, "method": method}
 
             def best_of(strengths, this=this):
@@ -480,6 +493,9 @@ elif __name__ == "__main__":
     search()
     shipped()
     judged(*METHODS[:-1])
+    for beginning in VARIED:
+        students(ALL, beginning=beginning)
+        judged(beginning, tasks=(("film", 100),))
     if (KEPT / "model2vec.safetensors").exists():
         judged(METHODS[-1])
     else:

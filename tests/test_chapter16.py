@@ -119,12 +119,32 @@ def test_the_stored_runs_are_whole(name, methods):
         np.isfinite(table[c]).all() for c in ("accuracy", "cosine", "recall") if c in table.dtype.names
     )
     if methods:
-        assert set(table["method"]) == set(methods)
-        for method in methods:
-            for task, n in chapter16.TASKS:
+        assert set(table["method"]) == {*methods, *chapter16.VARIED}
+        for method in {*methods, *chapter16.VARIED}:
+            for task, n in chapter16.TASKS if method in methods else (("film", 100),):
                 here = table[(table["method"] == method) & (table["task"] == task) & (table["n"] == n)]
                 assert sorted(here["seed"][here["seed"] < 100]) == list(range(10)), (method, task, n)
                 assert len(set(here["c"][here["seed"] < 100])) == 1  # the setting that validation chose
+
+
+def test_the_sentences_met_about_a_film_are_not_those_judged():
+    for part in ("val", "test"):
+        of, n = chapter16.reviews(part), chapter16.SIZES[part]
+        more = {(x.film, x.text) for x in of[n:]}
+        judged = {(x.film, x.text) for x in of[:n]}
+        assert {film for film, _ in more} & {film for film, _ in judged}
+        assert len(more & judged) <= len(more) / 200, len(more & judged)  # few critics say the same twice
+
+
+def test_a_wide_student_begins_with_all_that_the_teacher_says_of_single_tokens(monkeypatch):
+    v = F.normalize(torch.randn(30, 384, generator=seeded()), dim=1)
+    monkeypatch.setattr(chapter16, "words", lambda: v)
+    for width, whole in ((384, True), (8, False)):
+        chapter16.directions.cache_clear()
+        student = chapter16.from_words(0, width)
+        each = torch.arange(30)
+        assert torch.allclose(student(each, each), v, atol=1e-4) == whole
+    chapter16.directions.cache_clear()
 
 
 def test_what_was_timed_is_all_that_the_minutes_are_made_of():
