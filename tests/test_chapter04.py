@@ -239,6 +239,23 @@ def test_T2_kl_is_half_the_variance_of_the_gaps_at_a_point_on_the_way(rows, T):
     np.testing.assert_allclose(np.trapezoid(weights * half, dx=1 / 2000, axis=0), loss, rtol=1e-4)
 
 
+@pytest.mark.equation("eq-half-variance")
+def test_half_the_variance_by_hand():
+    """The chapter's example at T = 2: half way r = (2, 2, 1)/5, and the exact point lies just before."""
+
+    def half(s, T):
+        r = softmax(((1 - s) * V + s * Z) / T, -1)
+        return r[0], ((r * (Z - V) ** 2).sum() - (r * (Z - V)).sum() ** 2) / 2
+
+    np.testing.assert_allclose(half(0.5, 2)[0], [0.4, 0.4, 0.2], rtol=1e-12)
+    assert half(0.5, 2)[1] == pytest.approx(48 / 25 * LN2**2, rel=1e-12)
+    assert half(0.4682, 2)[1] == pytest.approx(kd(Z, V, 2.0)[0], abs=5e-5)
+    for T, s in ((0.25, 0.3009), (1, 0.1766), (8, 0.347), (32, 0.336)):
+        r, value = half(s, T)
+        assert value == pytest.approx(8 * LN2**2 * r[0] * (1 - r[0]), rel=1e-12)
+        assert value == pytest.approx(kd(Z, V, T)[0], abs=2e-3)
+
+
 @pytest.mark.equation("eq-limit-high")
 def test_T2_kl_tends_to_half_the_centred_square_over_C():
     limit = ((centred(Z) - centred(V)) ** 2).sum() / 6
@@ -336,9 +353,11 @@ def test_with_labels_the_temperature_moves_the_end_and_in_no_fixed_direction():
 
         return kl(softmax(V[0]), softmax(argmin(loss, np.zeros(3))))
 
-    agreeing, other = ([distance(T, y) for T in (1, 2, 4, 8, 32)] for y in (0, 1))
+    agreeing, other, last = ([distance(T, y) for T in (1, 2, 4, 8, 32)] for y in (0, 1, 2))
     assert agreeing == pytest.approx([0.0544, 0.0322, 0.0319, 0.0339, 0.0365], abs=2e-4)
     assert other == pytest.approx([0.344, 0.346, 0.375, 0.399, 0.423], abs=1e-3)
+    assert last == pytest.approx([0.546, 0.457, 0.428, 0.420, 0.418], abs=1e-3)
+    assert distance(1.5, 1) == pytest.approx(0.338, abs=1e-3)  # the second class dips first
 
 
 @pytest.mark.erratum("T11")
@@ -426,6 +445,13 @@ def test_the_reverse_kl_is_least_on_a_hump():
         found = minimize(lambda w: divergences(*w)[1], (hump * 2 / 3, 0.0), method="BFGS")
         assert (found.x[0], math.exp(found.x[1])) == pytest.approx((hump, DEVIATION), abs=0.01)
         assert found.fun == pytest.approx(-math.log(weight), abs=0.01)
+
+
+def test_the_reverse_kl_has_a_third_minimum_between_the_humps():
+    found = minimize(lambda w: divergences(*w)[1], (0.0, 1.0), method="BFGS")
+    assert (found.x[0], math.exp(found.x[1]), found.fun) == pytest.approx((-0.475, 2.587, 1.5804), abs=1e-3)
+    around = [found.x + 0.02 * np.array([np.cos(a), np.sin(a)]) for a in np.linspace(0, 2 * np.pi, 24)]
+    assert min(divergences(*w)[1] for w in around) > found.fun
 
 
 @pytest.mark.equation("eq-reverse-kl")
