@@ -178,7 +178,7 @@
     },
 
     "three-classes": {
-      how: "Blue is the teacher; it stays. Orange is the student: change its logits z₁ and z₂ (z₃ stays 0), and the temperature of both.",
+      how: "Blue is the teacher, whose logits stay. Orange is the student: change its logits z₁ and z₂ (z₃ stays 0), and the temperature of both.",
       controls: d => [
         ...[0, 1].map(i => ({ key: `z${i}`, label: `z${"₁₂"[i]} =`, name: `Student's logit z${"₁₂"[i]}`, min: -2, max: 4, step: .05, value: d.student[i], digits: 2, ticks: [-2, -1, 0, 1, 2, 3, 4] })),
         { ...temperatureSlider(1, "T", 16) }, { label: "student = teacher", set: { z0: d.teacher[0] - d.teacher[2], z1: d.teacher[1] - d.teacher[2] } },
