@@ -83,8 +83,11 @@ def figures(of):
             yield f"no caption (metadata mystnb.figure.caption): {start(cell)}"
         if not re.fullmatch(r"fig-[a-z0-9-]+", figure.get("name", "")):
             yield f"no name fig-… (metadata mystnb.figure.name): {start(cell)}"
-        if len(about.get("image", {}).get("alt", "").split()) < 5:
-            yield f"no alternative text (metadata mystnb.image.alt): {start(cell)}"
+        alt = about.get("image", {}).get("alt", "")
+        if len(alt.split()) < 5 or not re.search(
+            r"\w+ \w+ \w+", alt
+        ):  # numbers alone tell nobody what is drawn
+            yield f"no alternative text in words (metadata mystnb.image.alt): {start(cell)}"
         names.append(figure.get("name"))
     if len(names) != len(set(names)):
         yield f"two figures of one name: {names}"
