@@ -183,6 +183,34 @@ def noise() -> None:
         choose_then_report("06_noisy_labels", about, noisy_one, "accuracy", grid, teacher=teacher, loss=loss)
 
 
+def told_one(situation: str, teacher: str, seed: int) -> dict:
+    """What a student is told, in per cent: by its labels, and by a teacher's answers to the same images.
+
+    On the long tail, the part that falls to the three rarest classes (answers at T = 4); with wrong labels, how often
+    the label is right, and the class that the teacher names.
+    """
+    row, usual = {"part": part_of(seed)}, TEACHERS[seed % 10]
+    if situation == "long tail":
+        images = long_tail(seed)
+        rare = images.y.bincount(minlength=10).argsort()[:3]
+        v = teacher_logits(usual if teacher == "usual" else tail_teacher(seed), images.x)
+        labels = torch.isin(images.y, rare).double().mean().item()
+        answers = (v.double() / 4).softmax(-1)[:, rare].sum(-1).mean().item()
+        return {**row, "labels": 100 * labels, "answers": 100 * answers}
+    images, own = noisy(seed)
+    true, v = TRAIN.sample(900, seed).y, teacher_logits(usual if teacher == "usual" else own, images.x)
+    return {**row, "labels": 100 * (images.y == true).double().mean().item(), "answers": accuracy(v, true)}
+
+
+def told() -> None:
+    """Why the teachers of the long tail and of the wrong labels help, or do not."""
+    about = (
+        "Told by labels and by answers (%): of a long tail's three rarest classes; rightly, with wrong labels"
+    )
+    for situation, teacher in product(("long tail", "wrong labels"), ("usual", "own")):
+        choose_then_report("06_told", about, told_one, "answers", {}, situation=situation, teacher=teacher)
+
+
 # -------------------------------------------------------------------------------------------------- digits
 
 
@@ -341,6 +369,33 @@ def carried() -> None:
         choose_then_report("06_carried", about, carried_one, "accuracy", {"T": (1.0, 4.0, 16.0)}, **fixed)
 
 
+def picture_one(kind: str, moved: int, seed: int) -> dict:
+    """A transfer set before any student: what its answers tell, and in how many directions it mostly varies."""
+    train, x = digits(seed)[0], questions(kind, seed)
+    if moved:
+        x = x - x.mean(0) + train.x.mean(0)
+    part = torch.linalg.svdvals((x - x.mean(0)).double()).square()
+    directions = int((part.cumsum(0) < 0.9 * part.sum()).sum()) + 1  # that hold 90 % of the variance
+    told_by = information(ask(digit_teachers(seed), x, 1))
+    return {"part": part_of(seed), "information": told_by, "directions": directions}
+
+
+def pictures() -> None:
+    about = "Transfer sets: information of the teacher's answers (nats), directions that hold 90 % of the variance"
+    for kind in (
+        "digits",
+        "rolled",
+        "pixels shuffled",
+        "7s and 8s",
+        "noise",
+        "clothes",
+        "negatives",
+        "turned",
+    ):
+        for moved in (0, 1):
+            choose_then_report("06_pictures", about, picture_one, "information", {}, kind=kind, moved=moved)
+
+
 DOMAINS = {
     "same": lambda x: x,
     "mirrored": lambda x: x.view(-1, 8, 8).flip(2).flatten(1),
@@ -412,10 +467,12 @@ if __name__ == "__main__":
     omitted_tuned()
     transfer_sets()
     carried()
+    pictures()
     domains()
     angles()
     tail()
     few_labels()
     noise()
+    told()
     compression()
     own_teachers()
