@@ -162,7 +162,7 @@ def parity_of_checkpoints() -> None:
     run_all("11_parity_teacher", about, [{"step": t, "seed": s} for s in REPORTED for t in steps], one)
 
 
-WATCHED = ("final named", "progressive named", "final")
+WATCHED = ("final named", "progressive named", "final", "progressive")
 
 
 def with_signs(z: Tensor, x: Tensor, named: bool) -> Tensor:
