@@ -183,7 +183,7 @@ def test_the_three_rules_push_as_their_losses_do(page):
     top, index = p.topk(10, -1)
     losses = {
         "as they are": sparse_kd_loss(z, index, top),
-        "renormalised": forward_kl_loss(z.gather(-1, index), top.log()),
+        "both renormalised": forward_kl_loss(z.gather(-1, index), top.log()),
         "one for the rest": sparse_kd_loss(z, index, top, tail=True),
     }
     pushes = page["pushes"](z.detach().softmax(-1), p, 10)
