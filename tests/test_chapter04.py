@@ -223,37 +223,38 @@ def test_T2_keeps_the_soft_gradient_from_vanishing(rows):
     assert bare[0] / bare[1] == pytest.approx(100, rel=0.01)
 
 
+def along(z, v, T, n=2001):
+    """Shares of the way from teacher to student, the weights there, and the variance of the gaps under them."""
+    s = np.linspace(0, 1, n)[:, None, None]
+    r = softmax(((1 - s) * v + s * z) / T, -1)
+    return s[:, :, 0], r, (r * (z - v) ** 2).sum(-1) - (r * (z - v)).sum(-1) ** 2
+
+
 @pytest.mark.equation("eq-half-variance")
 @pytest.mark.parametrize("T", [0.3, 1.0, 4.0, 50.0])
-def test_T2_kl_is_half_the_variance_of_the_gaps_at_a_point_on_the_way(rows, T):
-    """The variance passes the loss somewhere between teacher and student; a factor other than ½ would not be met."""
+def test_T2_kl_adds_up_the_variance_of_the_gaps_along_the_way(rows, T):
+    """With the factors 1 − s it is the forward KL, with s the reverse."""
     z, v = rows
-    steps = np.linspace(0, 1, 2001)[:, None, None]
-    r = softmax(((1 - steps) * v + steps * z) / T, -1)
-    half = ((r * (z - v) ** 2).sum(-1) - (r * (z - v)).sum(-1) ** 2) / 2
-    loss = T**2 * kl(softmax(v / T, -1), softmax(z / T, -1))
-    assert ((half.min(0) <= loss) & (loss <= half.max(0))).all()
-    if T == 50:  # there the variance hardly changes on the way, and the factor is seen
-        np.testing.assert_allclose(half[0], loss, rtol=0.15)
-    weights = 2 * (1 - steps[:, :, 0])  # Taylor's remainder, exactly: ∫ (1 − s) Var ds
-    np.testing.assert_allclose(np.trapezoid(weights * half, dx=1 / 2000, axis=0), loss, rtol=1e-4)
+    s, _, variance = along(z, v, T, 20_001)
+    p, q = softmax(v / T, -1), softmax(z / T, -1)
+    for factor, loss in ((1 - s, T**2 * kl(p, q)), (s, T**2 * kl(q, p))):
+        added = np.trapezoid(factor * variance, dx=1 / 20_000, axis=0)
+        np.testing.assert_allclose(added, loss, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.equation("eq-half-variance")
-def test_half_the_variance_by_hand():
-    """The chapter's example at T = 2: half way r = (2, 2, 1)/5, and the exact point lies just before."""
-
-    def half(s, T):
-        r = softmax(((1 - s) * V + s * Z) / T, -1)
-        return r[0], ((r * (Z - V) ** 2).sum() - (r * (Z - V)).sum() ** 2) / 2
-
-    np.testing.assert_allclose(half(0.5, 2)[0], [0.4, 0.4, 0.2], rtol=1e-12)
-    assert half(0.5, 2)[1] == pytest.approx(48 / 25 * LN2**2, rel=1e-12)
-    assert half(0.4682, 2)[1] == pytest.approx(kd(Z, V, 2.0)[0], abs=5e-5)
-    for T, s in ((0.25, 0.3009), (1, 0.1766), (8, 0.347), (32, 0.336)):
-        r, value = half(s, T)
-        assert value == pytest.approx(8 * LN2**2 * r[0] * (1 - r[0]), rel=1e-12)
-        assert value == pytest.approx(kd(Z, V, T)[0], abs=2e-3)
+def test_the_variances_by_hand():
+    """The chapter's example: at T = 2 by Simpson's rule, and at a low T one handover in the middle."""
+    s, r, variance = along(Z, V, 2, 3)
+    np.testing.assert_allclose(r[:, 0, 0], [4 / 7, 2 / 5, 1 / 4], rtol=1e-12)
+    np.testing.assert_allclose(variance, 16 * LN2**2 * (r * (1 - r))[:, :, 0], rtol=1e-12)
+    by_hand = 16 * LN2**2 * (12 / 49 / 6 + 4 / 6 / 2 * 6 / 25)
+    assert by_hand == pytest.approx(((1 - s) * variance)[:, 0] @ [1 / 6, 4 / 6, 1 / 6], rel=1e-12)
+    assert by_hand == pytest.approx(0.929, abs=5e-4)
+    assert by_hand == pytest.approx(kd(Z, V, 2.0)[0], abs=2e-3)
+    s, _, variance = along(Z, V, 0.05, 20_001)
+    assert np.trapezoid(variance[:, 0], dx=1 / 20_000) == pytest.approx(0.05 * 4 * LN2, rel=1e-5)
+    assert np.trapezoid(((1 - s) * variance)[:, 0], dx=1 / 20_000) == pytest.approx(0.05 * 2 * LN2, rel=1e-5)
 
 
 @pytest.mark.equation("eq-limit-high")

@@ -85,7 +85,7 @@ EQUATIONS = {
     "eq-entropy-split": (ONE | {"r": R, "h": lambda x: entropy(np.array([x, 1 - x]))}, [entropy(P[0])]),
     "eq-soften": (ONE, [soften(tensor(V), T)[0, 2].item()]),
     "eq-odds": (ONE, [P[0, 1] / P[0, 3]]),
-    "eq-shift": (ONE | {"v": V[0], "a": 1.7}, [soften(tensor(V[0]), T).numpy()]),
+    "eq-shift": (ONE | {"v": V[0], "m": 1.7}, [soften(tensor(V[0]), T).numpy()]),
     "eq-cross-entropy-split": (ONE, [torch.nn.functional.cross_entropy(tensor(Z[:1] / T), tensor(P[:1])).item()]),
     "eq-reverse-kl": (ONE, [reverse_kl_loss(tensor(Z[:1]), tensor(V[:1]), T=T).item() / T**2]),
     "eq-kd-loss": (ONE, [kd_loss(tensor(Z[:1]), tensor(V[:1]), T).item()]),
