@@ -10,6 +10,7 @@ test films five students are reported, and ten draws of labelled sentences, two 
 
 import csv
 import json
+import random
 import re
 import sys
 import time
@@ -41,6 +42,8 @@ WIDTH, STEPS, RATES = 128, 300, (0.001, 0.003, 0.01)
 TASKS = (("verdict", 20), ("verdict", 200), ("verdict", 2000), ("plot", 200), ("film", 100))
 METHODS = ("teacher", "student", "tfidf", "words", "lsa", "model2vec")
 VARIED = ("wide", "met")  # students with one thing changed, judged on the films alone
+DISORDER = "disorder"  # the teacher, reading each sentence with its words in random order
+FEW = (("verdict", 200), ("plot", 200), ("film", 100))  # what it is judged on
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 STUDENTS = 5
 READINGS = ("sentences", "student", "cutting", "tfidf")  # whose time is taken: the teacher's comes first
@@ -312,6 +315,8 @@ def described(method: str, part: str, seed: int):
     texts = [x.text for x in sentences(part)]
     if method == "teacher":
         return vectors(texts, part).numpy()
+    if method == DISORDER:
+        return vectors(disordered(texts), f"{DISORDER}_{part}").numpy()
     if method in ("student", "words"):
         n = ALL if method == "student" else 0
         return made("words", n, CHOSEN[n], whose(seed) if n else 0)(*bags(read(part))).numpy()
@@ -320,6 +325,12 @@ def described(method: str, part: str, seed: int):
     if method == "model2vec":
         return load_file(KEPT / "model2vec.safetensors")[part].numpy()
     return counting()[method].transform(texts)
+
+
+def disordered(texts: list[str]) -> list[str]:
+    """Each text with its words in random order, the same one each time."""
+    shuffler = random.Random(0)
+    return [" ".join(shuffler.sample(words := text.split(), len(words))) for text in texts]
 
 
 def by_counts() -> TfidfVectorizer:
@@ -496,6 +507,7 @@ elif __name__ == "__main__":
     for beginning in VARIED:
         students(ALL, beginning=beginning)
         judged(beginning, tasks=(("film", 100),))
+    judged(DISORDER, tasks=FEW)
     if (KEPT / "model2vec.safetensors").exists():
         judged(METHODS[-1])
     else:

@@ -76,6 +76,13 @@ def test_the_kept_sections_are_still_this_books():
     assert len(kept) > 100 and len(gone) < len(kept) / 4, gone
 
 
+def test_disorder_moves_words_and_keeps_them():
+    texts = ["a detective hunts a killer in the snow", "one"]
+    moved = chapter16.disordered(texts)
+    assert moved == chapter16.disordered(texts) and moved[0] != texts[0]
+    assert [sorted(text.split()) for text in moved] == [sorted(text.split()) for text in texts]
+
+
 def test_texts_are_put_one_after_the_other():
     ids, starts = chapter16.bags([torch.tensor([3, 1]), torch.tensor([2]), torch.tensor([4, 4, 0])])
     assert ids.tolist() == [3, 1, 2, 4, 4, 0] and starts.tolist() == [0, 2, 3]
@@ -119,9 +126,14 @@ def test_the_stored_runs_are_whole(name, methods):
         np.isfinite(table[c]).all() for c in ("accuracy", "cosine", "recall") if c in table.dtype.names
     )
     if methods:
-        assert set(table["method"]) == {*methods, *chapter16.VARIED}
-        for method in {*methods, *chapter16.VARIED}:
-            for task, n in chapter16.TASKS if method in methods else (("film", 100),):
+        wanted = {
+            **dict.fromkeys(methods, chapter16.TASKS),
+            **dict.fromkeys(chapter16.VARIED, (("film", 100),)),
+            chapter16.DISORDER: chapter16.FEW,
+        }
+        assert set(table["method"]) == {*wanted}
+        for method, tasks in wanted.items():
+            for task, n in tasks:
                 here = table[(table["method"] == method) & (table["task"] == task) & (table["n"] == n)]
                 assert sorted(here["seed"][here["seed"] < 100]) == list(range(10)), (method, task, n)
                 assert len(set(here["c"][here["seed"] < 100])) == 1  # the setting that validation chose
