@@ -9,6 +9,7 @@ from scipy.special import rel_entr, softmax
 
 from companion import checks
 from companion.tokens import forward_kl_loss, generalized_jsd_loss, reverse_kl_loss
+from experiments.common import stored
 from tests.test_notebooks import ROOT
 
 V, L = 3, 3
@@ -183,6 +184,19 @@ def test_each_way_had_four_rates_and_five_reported_runs_with_the_best(runs):
             mine = [r for r in lines if (r["way"], r["steps"]) == (way, n) and r not in tuning]
             assert [r["seed"] for r in mine] == ([str(s) for s in runs.REPORTED] if way in ways else [])
             assert {float(r["lr"]) for r in mine} <= {best}
+
+
+def test_the_slips_are_those_of_the_stored_runs():
+    words, slips = (stored(f"15_{name}") for name in ("words", "slips"))
+    for way in ("off_policy", "on_policy"):
+        mine = slips[slips["way"] == way]
+        assert sorted(mine["seed"]) == list(range(5))
+        for run in mine:
+            same = words[
+                (words["way"] == way) & (words["steps"] == run["steps"]) & (words["seed"] == run["seed"])
+            ]
+            assert same["lr"] == run["lr"] and abs(same["right"] - run["right"]) < 1
+            assert 0 < run["slips"] < 100 - run["back"] and run["kl_on_track"] < run["kl_after_slip"]
 
 
 def test_edits_are_counted_as_they_are_made(runs):
