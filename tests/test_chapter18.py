@@ -53,6 +53,10 @@ def test_two_draws_of_an_answer_and_its_two_largest():
     assert drawn.mean(0).tolist() == [0.5, 0.375, 0.125, 0]
     assert abs(drawn[0] - p).max() == 0.5
     assert abs(drawn.mean(0) - p).max() == pytest.approx(0.075)
+    assert abs(drawn[0] - p)[2] == 0.15 and abs(drawn.mean(0) - p)[2] == pytest.approx(0.025)
+    typical = np.sqrt(0.15 * 0.85 / 2 / np.array([1, 25, 26, 64]))  # in C; the largest are off by 0.05 there
+    assert typical[0] == pytest.approx(0.25, abs=0.003) and typical[3] == pytest.approx(0.03, abs=0.002)
+    assert typical[1] > 0.05 > typical[2]
 
     z = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)  # 0.25 each
     two = torch.tensor([[0, 1]]), torch.tensor([[0.5, 0.3]], dtype=torch.float64)
