@@ -105,16 +105,29 @@ def test_the_stored_answers_are_those_of_the_librarys_formula(mends, library, fo
 @pytest.mark.parametrize(
     "hard, soft, k, m, alpha", [(0.9, 0.1, 2, 1, 0.1), (0.1, 0.9, 0, 1, 0.36), (0.1, 0.9, 2, 3, 0.75)]
 )
-def test_the_two_calls_of_the_chapter_find_alpha(mends, hard, soft, k, m, alpha):
+def test_the_calls_of_the_chapter_find_alpha(mends, hard, soft, k, m, alpha):
     """Of any loss of the form, not only of the one that stands there; its three classes divide by 3."""
 
     def stranger(z, v, y):
         return hard * F.cross_entropy(z, y) + soft * 4.0**k / m * kl(z, v, 4.0).mean()
 
-    calls = next(s for s in cells("code") if "one, two, _ = " in s)
-    found = {"returned": {"torchdistill": answers(mends, stranger)}}
+    calls = next(s for s in cells("code") if "one, two, three = returned[" in s)
+    found = {"returned": {"Liger, beta=0": answers(mends, stranger)}}
     exec(calls, found)
-    assert round(float(found["soft"] / (found["hard"] + found["soft"])), 2) == alpha
+    assert round(found["second"] / (found["labels"] + found["second"]), 2) == alpha
+    assert found["third"] == pytest.approx(found["second"], rel=0.01)
+
+
+def test_the_adapter_of_the_chapter_hands_liger_the_three_students(mends):
+    """What it returns is what is stored; and the inputs are left as they were."""
+    pytest.importorskip("liger_kernel")
+    text = next(s for s in cells("markdown") if "eye = torch.eye" in s)
+    names = {"torch": torch}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    row = next(row for row in lines("07_calls") if row["library"] == "Liger, beta=0")
+    stored = [float(row[key]) for key in ("agrees", "knows_nothing", "mistaken")]
+    assert answers(mends, names["loss"]) == pytest.approx(stored, abs=2e-5)
+    assert mends["SHIRT"].tolist() == [[8, 4, 0]]
 
 
 @pytest.mark.parametrize(
