@@ -259,12 +259,12 @@ EXERCISES = (
              (2, "renormalised"): "then the student is never told how much the kept tokens have together.",
          }), kind="choose"),
     _row("answer_mask", "15_own_words", 2, "losses", "Which places of an answer count?", several.answer_mask),
-    _row("lost_share", "15_own_words", 1, "transfer set", "Slip less, or find back?", choice("lost_share", (20, "back"), {
+    _row("lost_share", "15_own_words", 1, "transfer set", "Slip less, or recover?", choice("lost_share", (20, "back"), {
         (0, 2): "that is the error along the teacher's words; left alone it is lost for longer than a word.",
         (0, 0.2): "in per cent.",
         (0, 25): "that is ε/r: whoever is lost already cannot slip again, so divide by ε + r.",
         (0, 80): "that is the share that is on track.",
-        (0, 10): "ε and r are not averaged: find ℓ where as many are lost in a step as find back.",
+        (0, 10): "ε and r are not averaged: find ℓ where as many recover in a step as are newly lost.",
         (1, "slip"): "put both into the formula: 1.5/9.5 against 2/13.",
     }, within=0.01), kind="predict"),
     _row("which_estimator", "15_own_words", 2, "losses", "Which estimator do you take?", choice(
