@@ -481,3 +481,16 @@ HAPPENED = {
 @pytest.mark.parametrize("hint", HAPPENED)
 def test_check_of_what_the_setting_did(hint, capsys):
     assert hint in said(checks.what_happened, HAPPENED[hint], capsys)
+
+
+def test_the_rounded_products_alone_double_the_sum_in_bf16():
+    """p log p and p log q of the nearly agreeing pair; the numbers that the text gives for coat."""
+    z, v = torch.tensor([[8, 4.5, 0], [8, 4, 0]]).double() / 4
+    p = v.softmax(-1)
+    products = torch.stack([p * v.log_softmax(-1), p * z.log_softmax(-1)])
+    rounded = products.bfloat16().double()
+    assert [round(x, 4) for x in products[:, 1].tolist()] == [-0.3445, -0.3217]
+    assert [round(x, 4) for x in rounded[:, 1].tolist()] == [-0.3438, -0.3223]
+    right, found = (a - b for a, b in (products, rounded))
+    assert found[1] - right[1] > 0.001
+    assert found.sum() / right.sum() == pytest.approx(2, abs=0.05)
