@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from companion.teachers import AttentivePronouncer, answers, pronouncer, spell, to_ids, to_text, words
-from companion.tokens import forward_kl_loss
+from companion.tokens import forward_kl_loss, reverse_kl_loss
 from experiments.common import TUNING, run_all
 
 UNLABELLED, LABELLED, BATCH = 20_000, 2_000, 64
@@ -25,6 +25,9 @@ STEPS, LONG, WARM = 1_000, 4_000, 0.3  # own words from 30 % of the steps on
 SHORT, POOL, AGAIN = 200, 3_000, ("labels", "off_policy")  # what the chapter can run again
 RATES, REPORTED = (2.5e-3, 5e-3, 1e-2, 2e-2), range(5)
 WAYS, CONTROL = ("labels", "answers", "off_policy", "on_policy", "mixed"), "dictionary"
+REVERSE = (
+    "on_policy_reverse"  # as on_policy, with KL(student‖teacher) along own answers; see chapter15_reverse
+)
 LONGER = ("labels", "off_policy", CONTROL)
 KEPT = Path("_build/chapter15.pt")
 TEACHER = pronouncer()
@@ -111,7 +114,7 @@ def batch_of(way: str, student, early: bool, data, generator):
 
 
 def train(way: str, steps: int, lr: float, seed: int):
-    """A student trained one of the five ways, or as the control."""
+    """A student trained one of the five ways, as the control, or on its own answers with the other KL."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     spelled, said, logits = (part[: POOL if steps == SHORT else None] for part in teacher_answers())
@@ -126,13 +129,11 @@ def train(way: str, steps: int, lr: float, seed: int):
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        x, y, v = batch_of(way, student, step < WARM * steps, data, generator)
+        early = step < WARM * steps
+        x, y, v = batch_of(way, student, early, data, generator)
+        divergence = reverse_kl_loss if way == REVERSE and not early else forward_kl_loss
         z, counted = student(x, y[:, :-1]), y[:, 1:] != 0
-        loss = (
-            F.cross_entropy(z[counted], y[:, 1:][counted])
-            if v is None
-            else forward_kl_loss(z, v, mask=counted)
-        )
+        loss = F.cross_entropy(z[counted], y[:, 1:][counted]) if v is None else divergence(z, v, mask=counted)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -141,16 +142,21 @@ def train(way: str, steps: int, lr: float, seed: int):
     return student, generator
 
 
-def one(way: str, steps: int, lr: float, seed: int):
-    """A run: accuracy and phoneme errors in percent, on validation words for a tuning seed."""
+def made(way: str, steps: int, lr: float, seed: int):
+    """The student of a run, and its accuracy and phoneme errors in percent, on validation words for a tuning seed."""
     began = time.process_time()
     student, generator = train(way, steps, lr, seed)
     seconds = time.process_time() - began
     right, wrong = score(student, VAL if seed in TUNING else TEST)
     on_teachers, on_own = distance(student, generator)
-    return {
+    return student, {
         "right": right, "phoneme_errors": wrong, "kl_on_teachers": on_teachers, "kl_on_own": on_own, "seconds": seconds,
     }  # fmt: skip
+
+
+def one(way: str, steps: int, lr: float, seed: int):
+    """What a run measures."""
+    return made(way, steps, lr, seed)[1]
 
 
 def main():

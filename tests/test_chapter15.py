@@ -3,6 +3,7 @@
 import csv
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from scipy.special import rel_entr, softmax
@@ -197,6 +198,39 @@ def test_the_slips_are_those_of_the_stored_runs():
             ]
             assert same["lr"] == run["lr"] and abs(same["right"] - run["right"]) < 1
             assert 0 < run["slips"] < 100 - run["back"] and run["kl_on_track"] < run["kl_after_slip"]
+
+
+def test_the_other_divergence_had_its_own_rate_and_the_seeds_of_on_policy(runs):
+    lines = stored("15_reverse")
+    tuning = lines[np.isin(lines["seed"], runs.TUNING)]
+    first = {float(r["lr"]): r["right"] for r in tuning if r["seed"] == runs.TUNING[0]}
+    assert sorted(first) == sorted(runs.RATES)
+    two = sorted(first, key=first.get)[-2:]
+    assert sorted((r["lr"], r["seed"]) for r in tuning if r["seed"] != runs.TUNING[0]) == sorted(
+        product(two, runs.TUNING[1:])
+    )
+    best = max(two, key=lambda lr: tuning["right"][tuning["lr"] == lr].mean())
+    assert best not in (min(runs.RATES), max(runs.RATES))
+    reported = lines[lines["seed"] < len(runs.REPORTED)]
+    assert sorted(reported["seed"]) == list(runs.REPORTED) and set(reported["lr"]) == {best}
+    assert set(lines["way"]) == {runs.REVERSE} and set(lines["steps"]) == {runs.STEPS}
+
+
+def test_only_own_answers_have_the_other_divergence(runs, monkeypatch):
+    called = []
+    for name in ("forward_kl_loss", "reverse_kl_loss"):
+        loss = getattr(runs, name)
+        monkeypatch.setattr(
+            runs, name, lambda *a, loss=loss, name=name, **k: called.append(name) or loss(*a, **k)
+        )
+    spelled = runs.spell(["status", "data", "route", "either"])
+    said = runs.answers(runs.TEACHER, spelled)
+    logits = runs.TEACHER(spelled, said[:, :-1]).detach().half()
+    monkeypatch.setattr(runs, "teacher_answers", lambda: (spelled, said, logits))
+    for way, late in ((runs.REVERSE, "reverse_kl_loss"), ("on_policy", "forward_kl_loss")):
+        called.clear()
+        runs.train(way, 10, 1e-3, 0)
+        assert called == ["forward_kl_loss"] * 3 + [late] * 7
 
 
 def test_edits_are_counted_as_they_are_made(runs):
