@@ -294,6 +294,52 @@ def fresh() -> None:
         run_all("12_fresh", about, [{"kind": kind, "lr": lr, "seed": s} for s in REPORTED], fresh_one)
 
 
+# ------------------------------------------------------------------------------- how near to clothes do they lie?
+
+
+def switches(teacher, x) -> torch.Tensor:
+    """Which of a teacher's ReLUs each image switches on: (N, 5728) of ±1 for ConvNet(16)."""
+    with torch.no_grad():
+        maps = torch.cat([a.flatten(1) for a in teacher.features(x)], 1)
+    return 2.0 * (maps > 0) - 1
+
+
+def nearness(teacher, asked, clothes) -> float:
+    """Share (%) of the ReLUs that stand as for an image of clothes, at the question most like it; mean over clothes.
+
+    Fixed, as was `pixel_distance`, before it was computed for any set.
+    """
+    home, best = switches(teacher, clothes), torch.full((len(clothes),), -1.0)
+    for part in asked.split(1000):
+        away = switches(teacher, part)
+        best = torch.maximum(best, (home @ away.T).amax(1) / home.shape[1])
+    return 50 * (1 + best.double().mean().item())
+
+
+def pixel_distance(asked, clothes) -> float:
+    """Root mean square difference in grey values from an image of clothes to its nearest question; mean over clothes."""
+    near = torch.cdist(clothes.flatten(1), asked.flatten(1)).amin(1)
+    return STD / 28 * near.double().mean().item()
+
+
+def near_one(kind: str, n: int, shift: int, seed: int) -> dict:
+    teacher, asked, clothes = TEACHERS[seed % 10], questions(kind, n, shift, seed), TEST.x[:1000]
+    return {
+        "part": "test",
+        "nearness": nearness(teacher, asked, clothes),
+        "pixels": pixel_distance(asked, clothes),
+    }
+
+
+def near() -> None:
+    about = "The questions of 12_questions: ReLUs (%) as for clothes at the nearest question; its pixel distance, 0 to 1"
+    rows = stored("12_questions")
+    rows = rows[(rows["part"] == "test") & (rows["steps"] == 500) & (rows["kind"] != "rolled not anew")]
+    for kind, n, shift in sorted({(str(r["kind"]), int(r["n"]), int(r["shift"])) for r in rows}):
+        grid = [{"kind": kind, "n": n, "shift": shift, "seed": s} for s in REPORTED]
+        run_all("12_nearness", about, grid, near_one)
+
+
 # ---------------------------------------------------------------------------------- classes that were never shown
 
 
@@ -482,4 +528,5 @@ if __name__ == "__main__":
     teachers()
     ask_rest()
     fresh()
+    near()
     missing()

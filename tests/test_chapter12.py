@@ -253,6 +253,34 @@ def test_new_questions_are_of_the_kind_and_were_not_asked():
         assert not {x.numpy().tobytes() for x in asked} & {x.numpy().tobytes() for x in new}
 
 
+def test_nearness_is_the_share_of_relus_at_the_most_similar_question():
+    """Against ReLUs read by hooks, pair by pair; clothes asked about themselves are as near as can be."""
+    teacher, clothes = fashion_teacher(2), fashion("test").x[:6]
+    asked = chapter12.questions("real", 9, 0, 1)
+
+    def on(x):
+        found, hooks = [], []
+        for _, _, relu in teacher.stages:
+            hooks.append(relu.register_forward_hook(lambda module, into, out: found.append(out[0] > 0)))
+        with torch.no_grad():
+            teacher(x[None])
+        for hook in hooks:
+            hook.remove()
+        return [value for a in found for value in a.flatten().tolist()]
+
+    home, away = [on(x) for x in clothes], [on(x) for x in asked]
+    assert len(home[0]) == 5728
+    alike = [[np.mean(np.equal(a, b)) for b in away] for a in home]
+    assert chapter12.nearness(teacher, asked, clothes) == pytest.approx(
+        100 * np.max(alike, 1).mean(), abs=1e-3
+    )
+    assert chapter12.nearness(teacher, clothes, clothes) == pytest.approx(100)
+    far = [[(a - b).square().mean().sqrt().item() for b in asked] for a in clothes]
+    assert chapter12.pixel_distance(asked, clothes) == pytest.approx(
+        chapter12.STD * np.min(far, 1).mean(), rel=1e-3
+    )
+
+
 def test_the_commonest_answer_is_counted():
     logits = torch.tensor([[0.0, 1.0], [2.0, 3.0], [1.0, 0.0], [0.0, 5.0]])
     assert chapter12.commonest(logits) == 75
