@@ -415,7 +415,7 @@ def test_without_T2_another_alpha_is_at_work(rows, alpha, T):
     assert without == pytest.approx((1 - alpha + alpha / T**2) * with_T2, rel=1e-12)
 
 
-# --------------------------------------------------------------------- forward and reverse KL, two humps
+# ---------------------------------------------------------------------------------- 4.5 which way round?
 
 HUMPS, WEIGHTS, DEVIATION = np.array([-3.0, 3.0]), np.array([0.6, 0.4]), 0.8
 POINTS = np.linspace(-20, 20, 4001)

@@ -21,7 +21,7 @@ EXPLAINED = {
     ),
     "divergence": (
         "The student descends something else than the name or the number says.",
-        "chapter 4, section 4.4; chapter 9, section 9.3",
+        "chapter 4, section 4.5; chapter 9, section 9.3",
     ),
     "reduction": (
         "The size of the batch, the length of a text or the number of classes sets the learning rate.",

@@ -248,7 +248,8 @@
         }
         for (const m of d.minima) {
           map.dot(m.mu, m.sigma, "t", 6).setAttribute("style", "fill:none;stroke-width:2");
-          map.text(m.name, map.X(m.mu), map.Y(m.sigma) - 10);
+          const crowded = d.minima.some(o => o.sigma > m.sigma && map.Y(m.sigma) - map.Y(o.sigma) < 24 && Math.abs(map.X(m.mu) - map.X(o.mu)) < 50);
+          map.text(m.name, map.X(m.mu), map.Y(m.sigma) + (crowded ? 19 : -10)); // below, if a ring stands where the name would
         }
         map.dot(mu, sigma, "s", 5);
         const between = (x, a, b) => Math.min(Math.max(x, a), b), tenth = x => Math.round(10 * x) / 10;
