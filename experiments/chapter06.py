@@ -1,6 +1,6 @@
 """The long runs of chapter 6: compression, transfer on digits, and few, unbalanced and wrong labels.
 
-    python -m experiments.chapter06     # resumes where it stopped; about 15 minutes on one core
+    python -m experiments.chapter06     # resumes where it stopped; about 20 minutes on one core
 
 What is tried (learning rate, for some runs T or α) is chosen on validation with seeds 100 to 102; each grid stands
 in its function, and the rest is fixed. The reported seeds, 0 to 9, meet the test images once. Seed s has its own
@@ -331,6 +331,15 @@ def transfer_sets() -> None:
         choose_then_report("06_transfer_sets", about, question_one, "accuracy", grid, **fixed)
 
 
+def switched(teachers, x, usual) -> float:
+    """The share (%) of the teachers' hidden units that an image puts into another state than most usual ones do."""
+    on = [(t.layers[0](images) > 0).double() for t in teachers for images in (x, usual)]
+    unlike = [
+        (here - most.mean(0).round()).abs().mean() for here, most in zip(on[::2], on[1::2], strict=True)
+    ]
+    return 100 * torch.stack(unlike).mean().item()
+
+
 def carried_one(kind: str, directions: int, moved: int, T: float, seed: int) -> dict:
     """A foreign set, flattened to its first principal directions, or moved so that its mean image is the digits'."""
     train, val, test = digits(seed)
@@ -344,15 +353,11 @@ def carried_one(kind: str, directions: int, moved: int, T: float, seed: int) -> 
     v = ask(teachers, x, T)
     student = pupil(x, v.argmax(-1), soft(T), v, 0.01, seed)
     part = {"val": val, "test": test}[part_of(seed)]
-    on = [(t.layers[0](images) > 0).double() for t in teachers for images in (x, train.x)]
-    unlike = [
-        (here - usual.mean(0).round()).abs().mean() for here, usual in zip(on[::2], on[1::2], strict=True)
-    ]
     return {
         "part": part_of(seed),
         "accuracy": accuracy(teacher_logits(student, part.x), part.y),
         "copied": accuracy(teacher_logits(student, x), v.argmax(-1)),
-        "unlike": 100 * torch.stack(unlike).mean().item(),
+        "unlike": switched(teachers, x, train.x),
     }
 
 
@@ -394,6 +399,48 @@ def pictures() -> None:
     ):
         for moved in (0, 1):
             choose_then_report("06_pictures", about, picture_one, "information", {}, kind=kind, moved=moved)
+
+
+def kept_one(kind: str, directions: int, seed: int) -> dict:
+    """The set of 06_carried that keeps its first principal directions, before any student: what its answers tell."""
+    x = questions(kind, seed)
+    centre = x.mean(0)
+    along = torch.linalg.svd(x - centre, full_matrices=False)[2][:directions]
+    x = centre + (x - centre) @ along.T @ along
+    return {"part": part_of(seed), "information": information(ask(digit_teachers(seed), x, 1))}
+
+
+def kept() -> None:
+    about = "Clothes that keep their first directions, as in 06_carried: information of the teacher's answers (nats)"
+    for directions in (2, 4, 8, 16, 32, 64):
+        fixed = {"kind": "clothes", "directions": directions}
+        choose_then_report("06_kept", about, kept_one, "information", {}, **fixed)
+
+
+def stretched_one(kind: str, contrast: float, T: float, seed: int) -> dict:
+    """A foreign set whose images differ more, or less, from its mean image: same mean, same directions."""
+    train, val, test = digits(seed)
+    x, teachers = questions(kind, seed), digit_teachers(seed)
+    centre = x.mean(0)
+    x = centre + contrast * (x - centre)
+    v = ask(teachers, x, T)
+    student = pupil(x, v.argmax(-1), soft(T), v, 0.01, seed)
+    part = {"val": val, "test": test}[part_of(seed)]
+    return {
+        "part": part_of(seed),
+        "accuracy": accuracy(teacher_logits(student, part.x), part.y),
+        "copied": accuracy(teacher_logits(student, x), v.argmax(-1)),
+        "information": information(ask(teachers, x, 1)),
+        "unlike": switched(teachers, x, train.x),
+    }
+
+
+def stretched() -> None:
+    """Are the answers a cause, too? The images stay, and differ more, so that their answers do."""
+    about = "Right answers (%) on test digits, taught on images whose differences from their mean were scaled"
+    for kind, contrast in product(("noise", "clothes", "negatives", "turned"), (0.5, 1.0, 2.0)):
+        fixed = {"kind": kind, "contrast": contrast}
+        choose_then_report("06_stretched", about, stretched_one, "accuracy", {"T": (1.0, 4.0, 16.0)}, **fixed)
 
 
 DOMAINS = {
@@ -468,6 +515,8 @@ if __name__ == "__main__":
     transfer_sets()
     carried()
     pictures()
+    kept()
+    stretched()
     domains()
     angles()
     tail()
