@@ -10,7 +10,8 @@ from companion import checks
 from companion.compress import Rounded, rounded
 from companion.deploy import OnnxModel
 from companion.speculative import acceptance, tokens_per_call, verify
-from experiments import chapter17
+from companion.teachers import SmolLM2
+from experiments import chapter17, chapter17_drafted
 from experiments.common import REPORTED, TUNING
 from tests.test_notebooks import ROOT
 
@@ -165,6 +166,59 @@ def test_a_context_is_two_phonemes_and_five_letters():
     assert found == [[2, 2, 0, 5, 6, 7, 2], [30, 2, 5, 6, 7, 2, 0], [31, 30, 6, 7, 2, 0, 0]]
     x, y, kept = chapter17.contexts(spelled.repeat(2, 1), torch.tensor([[2, 30, 31, 3], [2, 30, 3, 0]]))
     assert len(x) == len(y) == 5 and kept.sum(1).tolist() == [3, 2]
+
+
+def small_target():
+    """Six tokens, two blocks, weights drawn at random and large enough that a token matters."""
+    torch.manual_seed(0)
+    target = SmolLM2(layers=2, width=8, heads=2, heads_kv=1, inner=16, vocabulary=6)
+    return target.requires_grad_(False).eval()
+
+
+def test_what_is_drafted_is_the_target_s_two_tokens_long():
+    """Both tokens together, counted; a cache cut at the wrong place would show in the second."""
+    target, ids, n = small_target(), torch.tensor([[1, 4, 2, 0, 3]]), 1500
+    draft = chapter17_drafted.Draft(target.embedding.weight, torch.tensor([0, 2, 3, 5]), seed=1)
+    pairs = torch.cat([ids.repeat(6, 1), torch.arange(6)[:, None]], 1)
+    first, second = target(ids)[0, -1].softmax(-1), target(pairs)[:, -1].softmax(-1)
+    p, counts, generator = first[:, None] * second, torch.zeros(6, 6), seeded(3)
+    for _ in range(n):
+        new, took = chapter17_drafted.written(target, ids, 2, generator, draft)
+        counts[new[0], new[1]] += 1
+        assert len(new) == 2 and 1 <= took["runs"] <= 2 <= took["tokens"] <= 6
+    assert ((counts / n - p).abs() < 4.5 * (p * (1 - p) / n).sqrt() + 1e-3).all()
+
+
+def test_a_draft_does_not_change_what_a_cached_run_sees():
+    target, ids = small_target(), torch.tensor([[1, 4, 2, 0, 3]])
+    draft = chapter17_drafted.Draft(target.embedding.weight, torch.tensor([0, 2, 3, 5]), seed=1)
+    asked, forward = [], target.forward
+
+    def watched(new, mask=None, cache=None):
+        z = forward(new, mask, cache)
+        asked.append((new, z, cache[0][0].shape[2]))
+        return z
+
+    target.forward = watched
+    new, _ = chapter17_drafted.written(target, ids, 12, seeded(5), draft)
+    text = torch.cat([ids[0], new])
+    for part, z, length in asked[1:]:
+        before = text[: length - part.shape[1]]
+        assert torch.allclose(z, forward(torch.cat([before[None], part], 1))[:, -part.shape[1] :], atol=1e-5)
+
+
+def test_the_stored_drafts_of_the_bible_were_chosen_on_validation():
+    found = rows("bible_drafts")
+    for kind in chapter17_drafted.KINDS:
+        means = {}
+        for row in found:
+            if row["kind"] == kind and row["part"] == "val":
+                means.setdefault(float(row["lr"]), []).append(float(row["accepted"]))
+        best = max(means, key=lambda lr: sum(means[lr]))
+        told = [row for row in found if row["kind"] == kind and row["part"] == "test"]
+        assert {float(row["lr"]) for row in told} == {best} and min(means) < best < max(means)
+        assert sorted(int(row["seed"]) for row in told) == list(chapter17_drafted.REPORTED)
+        assert all(len(values) == len(TUNING) for values in means.values())
 
 
 # ----------------------------------------------------------------------------------------------- exercises
