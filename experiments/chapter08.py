@@ -172,9 +172,29 @@ def multiples() -> None:
         choose_then_report("08_multiples", about, multiple_one, "accuracy", rates, factor=factor)
 
 
+def both_one(factor: float, lr: float, seed: int) -> dict:
+    """As `multiple_one`, with the student's own labels at half weight beside the corrected logits."""
+    (mine, teacher, log_prior), part = biased(seed), part_of(seed)
+    v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
+    loss = partial(distillation_loss, T=4, alpha=0.5)
+    fit(student, mine, loss, v - factor * log_prior, steps=300, lr=lr, seed=seed)
+    z = teacher_logits(student, part.x)
+    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
+    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+
+
+def both() -> None:
+    """A corrected teacher and labels, half each: does it beat the labels alone?"""
+    about = "Accuracy (%) as 08_fairness, of labels and logits less factor · log shares, half each; seeds 0 to 9"
+    rates = {"lr": (0.001, 0.003, 0.01, 0.03, 0.1)}
+    for factor in (1.0, 1.5):
+        choose_then_report("08_both", about, both_one, "accuracy", rates, factor=factor)
+
+
 if __name__ == "__main__":
     following()
     fairness()
     correction()
     multiples()
+    both()
     temperature()
