@@ -46,21 +46,19 @@ def gpu_hours(operations: float, peak: float, utilisation: float) -> float:
 
 
 def bytes_a_token(vocabulary: int, width: int, k: int) -> dict[str, int]:
-    """What an answer takes on disk for each token, in three forms (eq-stored-bytes); `companion.stored` writes them.
+    """What an answer takes on disk for each token, in four forms (eq-stored-bytes); `companion.stored` writes them.
 
     Args:
-        vocabulary: V. width: d of what the teacher's last layer is given. k: tokens kept.
+        vocabulary: V. width: d of what the teacher's last layer is given. k: tokens kept, or draws.
 
     Returns:
-        `logits` 2 V, `features` 2 d, `largest` k times 2 for p and 2 or 4 for the place. Shards add less than 1 %.
+        `logits` 2 V, `features` 2 d, `largest` k times 2 for p and 2 or 4 for the place, `draws` k times the place
+        alone. Shards add less than 1 %.
     """
     if not 1 <= k <= vocabulary:
         raise ValueError(f"k is how many of {vocabulary} tokens are kept; got {k}.")
-    return {
-        "logits": 2 * vocabulary,
-        "features": 2 * width,
-        "largest": k * (2 + (2 if vocabulary <= 1 << 16 else 4)),
-    }
+    place = 2 if vocabulary <= 1 << 16 else 4
+    return {"logits": 2 * vocabulary, "features": 2 * width, "largest": k * (2 + place), "draws": k * place}
 
 
 def loss_memory(tokens: int, vocabulary: int, group: int | None = None) -> int:
@@ -110,8 +108,9 @@ def bill(plan: Plan) -> dict[str, float]:
         Operations: `teacher_live` (asked at each pass), `teacher_once` (stored), `trained` (the student). Hours of GPU:
         `hours_live`, `hours_once`, `hours_trained`. `money_live`, `money_once`: teacher and student. `days_live`,
         `days_once`: the same hours on `gpus` GPUs, if nothing is lost between them. `surcharge`: the teacher, asked at
-        each pass, over the student (eq-surcharge). Bytes on disk: `disk_logits`, `disk_features`, `disk_largest`. Bytes
-        of logits in memory: `memory_usual`, `memory_groups`. `memory_weights`: 16 N_S + 2 N_T, on all GPUs together if
+        each pass, over the student (eq-surcharge). Bytes on disk: `disk_logits`, `disk_features`, `disk_largest`,
+        `disk_draws` (as many draws as the largest). Bytes of logits in memory: `memory_usual`, `memory_groups`.
+        `memory_weights`: 16 N_S + 2 N_T, on all GPUs together if
         sharded (Rajbhandari et al. 2020, arXiv:1910.02054, §3.1); `memory_once`: of a run that asks, 2 N_T, and one that
         trains, 16 N_S, the larger.
 
@@ -146,6 +145,7 @@ def show_costs(plan: Plan | None = None) -> None:
     _bars(hours, {"teacher, asked on each pass": found["hours_live"], "teacher, asked once": found["hours_once"],
                   "student, trained": found["hours_trained"]}, "hours of one GPU", 1)  # fmt: skip
     kept = {
+        f"{plan.k:g} draws": "disk_draws",
         f"the {plan.k:g} largest": "disk_largest",
         "features": "disk_features",
         "all logits": "disk_logits",

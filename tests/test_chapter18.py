@@ -8,8 +8,8 @@ from companion.costs import Plan, bill, bytes_a_token, flops
 from companion.scaling import Reader
 from companion.stored import largest
 from companion.tokens import forward_kl_loss, sparse_kd_loss
-from experiments.chapter18 import pushes
-from experiments.common import stored
+from experiments.chapter18 import BEST, COMMON, DRAWN, FORMS, RATES, drawn_of, form_loss, pushes
+from experiments.common import REPORTED, TUNING, stored
 
 
 @pytest.mark.equation("eq-process-share")
@@ -28,9 +28,9 @@ def test_two_processes_of_six_and_two_tokens():
 @pytest.mark.parametrize(
     "tokens, vocabulary, width, k, terabytes",
     [
-        (1e8, 50_000, 2000, 50, (10, 0.4, None)),
-        (1e10, 128_000, 4096, 50, (2560, 82, 3.0)),
-        (1e6, 10, 512, 10, (2e-5, 1e-3, None)),
+        (1e8, 50_000, 2000, 50, (10, 0.4, None, None)),
+        (1e10, 128_000, 4096, 50, (2560, 82, 3.0, 2.0)),
+        (1e6, 10, 512, 10, (2e-5, 1e-3, None, None)),
     ],
 )  # fmt: skip
 def test_what_the_three_teams_would_store(tokens, vocabulary, width, k, terabytes):
@@ -42,8 +42,9 @@ def test_what_the_three_teams_would_store(tokens, vocabulary, width, k, terabyte
 @pytest.mark.equation("eq-stored-bytes")
 def test_fifty_draws_take_a_fifth_of_a_petabyte_in_the_case_and_the_largest_three_tenths():
     found = bytes_a_token(128_000, 8192, 50)
-    assert (found["largest"], 50 * 4) == (300, 200)  # times 10¹² tokens: 0.3 and 0.2 PB
-    assert (bytes_a_token(49_152, 576, 50)["largest"], 50 * 2) == (200, 100)
+    assert (found["largest"], found["draws"]) == (300, 200)  # times 10¹² tokens: 0.3 and 0.2 PB
+    found = bytes_a_token(49_152, 576, 50)
+    assert (found["largest"], found["draws"]) == (200, 100)
 
 
 def test_two_draws_of_an_answer_and_its_two_largest():
@@ -81,6 +82,46 @@ def test_the_stored_pushes_are_the_gradients_of_the_losses():
     said = v.double().softmax(-1) - found["draws"]  # shares of 50 draws
     torch.testing.assert_close(50 * said, (50 * said).round())
     torch.testing.assert_close(said.sum(-1), torch.ones(3, dtype=torch.float64))
+
+
+def test_the_small_students_have_equal_disk_and_learn_by_the_book_s_losses():
+    """Section 18.8: 32 largest take the bytes of 64 draws; a draw weighs its share; the rules are those of chapter 14."""
+    disk = bytes_a_token(COMMON, 64, BEST)["largest"], bytes_a_token(COMMON, 64, DRAWN)["draws"]
+    assert disk == (128, 128)
+    v, z = (3 * torch.randn(2, 3, 200, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    drawn = drawn_of(v, [4, 5], seed=1)
+    assert drawn.shape == (2, 3, 64) and torch.equal(drawn[1:], drawn_of(v[1:], [5], seed=1))
+    shares = torch.zeros_like(v).scatter_add(-1, drawn, torch.full(drawn.shape, 1 / 64))
+    index, p = (largest(v, BEST)[name] for name in ("index", "p"))
+    index, p = index.long(), p.float()
+
+    def push(loss):
+        at = z.clone().requires_grad_()
+        return torch.autograd.grad(loss(at), at)[0]
+
+    both = (p / p.sum(-1, keepdim=True)).log()
+    due = {
+        "full": lambda at: forward_kl_loss(at, v),
+        "rest": lambda at: sparse_kd_loss(at, index, p, tail=True),
+        "renormalised": lambda at: forward_kl_loss(at.gather(-1, index), both),
+        "draws": lambda at: -(shares * at.log_softmax(-1)).sum(-1).mean(),
+    }
+    assert tuple(due) == FORMS
+    for form, loss in due.items():
+        found = push(lambda at, form=form: form_loss(form, at, v, drawn))
+        torch.testing.assert_close(found, push(loss), atol=1e-6, rtol=1e-4)
+
+
+def test_each_form_s_learning_rate_was_chosen_on_validation_and_lies_inside_the_grid():
+    rows = stored("18_forms")
+    for form in FORMS:
+        own = rows[rows["form"] == form]
+        tried = {lr: own["nats"][(own["lr"] == lr) & (own["seed"] >= min(TUNING))] for lr in RATES}
+        assert {len(nats) for nats in tried.values()} == {len(TUNING)}
+        best = min(tried, key=lambda lr, tried=tried: tried[lr].mean())
+        assert best not in (RATES[0], RATES[-1])
+        reported = own[own["seed"] < min(TUNING)]
+        assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
 
 
 @pytest.mark.equation("eq-surcharge")

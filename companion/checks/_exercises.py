@@ -343,13 +343,16 @@ EXERCISES = (
             (2, "order"): "examples seen twice would make the loss fall.",
         }), kind="diagnose"),
     _row("form_to_keep", "18_scaling", 2, "tools", "In which form do you keep it?", choice(
-        "form_to_keep", ("features", "largest", "logits"), {
+        "form_to_keep", ("features", "draws", "logits"), {
             (0, "logits"): "2 · 50,000 bytes for each of 100 million tokens are 10 TB.",
             (0, "largest"): "the probabilities of k tokens belong to one temperature, and several are to be tried.",
+            (0, "draws"): "draws are made at one temperature, and several are to be tried.",
             (1, "logits"): "2 · 128,000 bytes for each of 10 thousand million tokens are 2,560 TB.",
             (1, "features"): "2 · 4,096 bytes for each of 10 thousand million tokens are 82 TB.",
+            (1, "largest"): "50 · (2 + 4) bytes for each of 10 thousand million tokens are 3 TB; how long is a draw?",
             (2, "features"): "512 features are more numbers than ten logits.",
             (2, "largest"): "ten logits are 20 bytes: what is there to be saved?",
+            (2, "draws"): "draws are made at one temperature, and ten logits are only 20 bytes.",
         }), kind="choose"),
 )  # fmt: skip
 

@@ -325,9 +325,13 @@ def test_the_calculator_agrees_with_companion_costs(figure):
     figure.box.locator("input[data-key=k]").fill("50")
     figure.box.locator("input[data-key=tokens]").fill("1T")
     said = figure.box.locator("[role=status] tr").all_inner_texts()
-    assert len(said) == 6 and said[0].split("\t") == ["the teacher is asked", "on each pass", "once"]
+    assert len(said) == 7 and said[0].split("\t") == ["the teacher is asked", "on each pass", "once"]
     assert said[4].split("\t")[1:] == ["938 GB", "810 GB"]  # 16 · 8 + 2 · 405, and 2 · 405
-    assert said[5].split("\t") == ["disk, 50 largest", "none", "300 TB"]  # 65,537 tokens: 6 bytes each
+    assert said[5].split("\t") == ["disk, 50 draws", "none", "200 TB"]  # 65,537 tokens: 4 bytes each
+    assert said[6].split("\t") == ["disk, 50 largest", "none", "300 TB"]  # and 6
+    figure.box.locator("input[data-key=vocabulary]").fill("65,536")
+    said = figure.box.locator("[role=status] tr").all_inner_texts()
+    assert [row.split("\t")[2] for row in said[5:]] == ["100 TB", "200 TB"]  # 2 bytes and 4
     figure.box.locator("input[data-key=passes]").fill("1")
     assert "saves no time" in figure.box.locator(".moving-note").text_content()
 
@@ -335,7 +339,7 @@ def test_the_calculator_agrees_with_companion_costs(figure):
 @of("costs")
 def test_the_calculator_opens_with_the_case_of_the_chapter_in_one_sentence(figure):
     said = figure.box.locator(".moving-note").text_content()
-    assert "the 50 largest" in said and "300 TB" in said
+    assert "keeps 50 draws of each answer" in said and "200 TB" in said
     assert (
         "120 days on 64 GPUs and not 247" in said
         and "at most 140 GB of memory at a time and not 252 GB." in said

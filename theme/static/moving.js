@@ -331,7 +331,9 @@
         v.surcharge = v.teacher_live / v.trained;
         v.disk_logits = 2 * x.vocabulary * x.tokens;
         v.disk_features = 2 * x.width * x.tokens;
-        v.disk_largest = x.k * (2 + (x.vocabulary <= 65536 ? 2 : 4)) * x.tokens;
+        const place = x.vocabulary <= 65536 ? 2 : 4; // bytes of a token's number
+        v.disk_largest = x.k * (2 + place) * x.tokens;
+        v.disk_draws = x.k * place * x.tokens;
         v.memory_usual = 4 * x.vocabulary * 5 * x.batch;
         v.memory_groups = 4 * x.vocabulary * 2 * Math.min(x.group, x.batch);
         v.memory_weights = 16 * x.student + 2 * x.teacher;
@@ -347,7 +349,7 @@
           });
           return svg;
         };
-        const kept = [["k largest", v.disk_largest, "t"], ["features", v.disk_features, "t"], ["all logits", v.disk_logits, "t"]];
+        const kept = [["k draws", v.disk_draws, "t"], ["k largest", v.disk_largest, "t"], ["features", v.disk_features, "t"], ["all logits", v.disk_logits, "t"]];
         return {
           plots: [rows("Compute", "hours of one GPU", [["teacher, asked on each pass", v.hours_live, "t"], ["teacher, asked once", v.hours_once, "t"], ["student, trained", v.hours_trained, "s"]], short),
             rows("Answers on disk", "bars logarithmic", kept, size, true)],
@@ -355,8 +357,8 @@
             ["GPU hours", short(v.hours_live + v.hours_trained), short(v.hours_once + v.hours_trained)],
             ...(x.price === 1 ? [] : [["cost", short(v.money_live), short(v.money_once)]]), // else the hours twice
             [`days on ${written(x.gpus)} GPUs`, short(v.days_live), short(v.days_once)],
-            ["memory at a time", size(v.memory_weights), size(v.memory_once)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
-          note: v.days_once < v.days_live ? `If the teacher is asked once, and a disk of ${size(v.disk_largest)} keeps the ${written(x.k)} largest probabilities of each answer, this takes ${short(v.days_once)} days on ${written(x.gpus)} GPUs and not ${short(v.days_live)}, and at most ${size(v.memory_once)} of memory at a time and not ${size(v.memory_weights)}.`
+            ["memory at a time", size(v.memory_weights), size(v.memory_once)], [`disk, ${written(x.k)} draws`, "none", size(v.disk_draws)], [`disk, ${written(x.k)} largest`, "none", size(v.disk_largest)]] },
+          note: v.days_once < v.days_live ? `If the teacher is asked once, and a disk of ${size(v.disk_draws)} keeps ${written(x.k)} draws of each answer, this takes ${short(v.days_once)} days on ${written(x.gpus)} GPUs and not ${short(v.days_live)}, and at most ${size(v.memory_once)} of memory at a time and not ${size(v.memory_weights)}.`
             : "In a single pass asking once saves no time, only the teacher's memory.",
           goal: { text: "Find the teacher that, asked once, costs as much as its student.", reached: Math.abs(v.teacher_once / v.trained - 1) < .02 },
           values: v,
@@ -366,7 +368,7 @@
             ["GPU hours, teacher asked on each pass", short(v.hours_live)], ["GPU hours, teacher asked once", short(v.hours_once)], ["GPU hours, student trained", short(v.hours_trained)],
             ["cost, teacher asked on each pass", short(v.money_live)], ["cost, teacher asked once", short(v.money_once)],
             ["days, teacher asked on each pass", short(v.days_live)], ["days, teacher asked once", short(v.days_once)],
-            ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)],
+            ["disk, all logits", size(v.disk_logits)], ["disk, features", size(v.disk_features)], ["disk, k largest", size(v.disk_largest)], ["disk, k draws", size(v.disk_draws)],
             ["memory, teacher asked on each pass", size(v.memory_weights)], ["memory, teacher asked once: the larger of two runs", size(v.memory_once)], ["logits in memory, usual lines", size(v.memory_usual)], ["logits in memory, in groups", size(v.memory_groups)]],
         };
       },
