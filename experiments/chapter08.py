@@ -185,7 +185,9 @@ def both_one(factor: float, lr: float, seed: int) -> dict:
 
 def both() -> None:
     """A corrected teacher and labels, half each: does it beat the labels alone?"""
-    about = "Accuracy (%) as 08_fairness, of labels and logits less factor · log shares, half each; seeds 0 to 9"
+    about = (
+        "Accuracy (%) as 08_fairness, of labels and logits less factor · log shares, half each; seeds 0 to 9"
+    )
     rates = {"lr": (0.001, 0.003, 0.01, 0.03, 0.1)}
     for factor in (1.0, 1.5):
         choose_then_report("08_both", about, both_one, "accuracy", rates, factor=factor)
