@@ -42,15 +42,15 @@ class Draft(nn.Module):
         self.table, self.common, self.head = table, common, table[common].clone()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.first, self.second = (
+            self.read, self.write = (
                 nn.Linear(BACK * table.shape[1], WIDTH),
                 nn.Linear(WIDTH, table.shape[1]),
             )
         self.norm, self.shift = nn.LayerNorm(WIDTH), nn.Parameter(torch.zeros(len(common)))
 
     def forward(self, recent: Tensor) -> Tensor:
-        x = self.first(5 * self.table[recent].flatten(-2))
-        return F.linear(self.second(F.gelu(self.norm(x))), self.head, self.shift)
+        x = self.read(5 * self.table[recent].flatten(-2))
+        return F.linear(self.write(F.gelu(self.norm(x))), self.head, self.shift)
 
 
 def over_all(z: Tensor, common: Tensor, size: int) -> Tensor:
