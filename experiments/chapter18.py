@@ -110,6 +110,7 @@ class Resume:
             optimiser.load_state_dict(self.kept[1])
         if missing != "schedule":
             schedule.load_state_dict(self.kept[2])
+        # one thing at a time: AdamW's state holds the rate, too, so it is set right here, unless it is what is lost
         rate = RATE if missing == "schedule" else schedule.get_last_lr()[0]
         for group in optimiser.param_groups:
             group["lr"], group["initial_lr"] = rate, RATE
