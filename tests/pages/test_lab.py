@@ -36,11 +36,12 @@ def lab(tmp_path_factory):
         place.write_text(json.dumps(settings))
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
     browser.chmod(0o755)
-    with socket.create_server(("localhost", 0)) as free:  # of its own: two labs that start together may both find 8888 free
+    with socket.create_server(
+        ("localhost", 0)
+    ) as free:  # two labs that start together may both find 8888 free
         port = str(free.getsockname()[1])
-    env = {
-        **os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "BROWSER": f"{browser} %s", "JUPYTER_PORT": port,
-    }  # fmt: skip
+    env = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "BROWSER": f"{browser} %s"}
+    env["JUPYTER_PORT"] = port
     index, installed = os.path.relpath(PAGES / "index.html", ROOT), home / "installed"
     installed.symlink_to(sys.prefix)  # a target of make may have no spaces in its name
     command = [
