@@ -36,9 +36,8 @@ def lab(tmp_path_factory):
         place.write_text(json.dumps(settings))
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
     browser.chmod(0o755)
-    with socket.create_server(
-        ("localhost", 0)
-    ) as free:  # two labs that start together may both find 8888 free
+    # a port of its own: two labs that start together may both find 8888 free
+    with socket.create_server(("localhost", 0)) as free:
         port = str(free.getsockname()[1])
     env = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(config), "BROWSER": f"{browser} %s"}
     env["JUPYTER_PORT"] = port
