@@ -340,25 +340,34 @@ def switched(teachers, x, usual) -> float:
     return 100 * torch.stack(unlike).mean().item()
 
 
-def carried_one(kind: str, directions: int, moved: int, T: float, seed: int) -> dict:
-    """A foreign set, flattened to its first principal directions, or moved so that its mean image is the digits'."""
-    train, val, test = digits(seed)
-    x, teachers = questions(kind, seed), digit_teachers(seed)
+def flattened(x, directions: int):
+    """The images x with only their first principal directions about their mean."""
     centre = x.mean(0)
-    if directions < x.shape[1]:
-        along = torch.linalg.svd(x - centre, full_matrices=False)[2][:directions]
-        x = centre + (x - centre) @ along.T @ along
-    if moved:
-        x = x - centre + train.x.mean(0)
-    v = ask(teachers, x, T)
+    along = torch.linalg.svd(x - centre, full_matrices=False)[2][:directions]
+    return centre + (x - centre) @ along.T @ along
+
+
+def right_after(x, teachers, T: float, seed: int) -> dict:
+    """A pupil of the teachers' answers to x: how often it is right on digits, and names their class on x."""
+    (_, val, test), v = digits(seed), ask(teachers, x, T)
     student = pupil(x, v.argmax(-1), soft(T), v, 0.01, seed)
     part = {"val": val, "test": test}[part_of(seed)]
     return {
         "part": part_of(seed),
         "accuracy": accuracy(teacher_logits(student, part.x), part.y),
         "copied": accuracy(teacher_logits(student, x), v.argmax(-1)),
-        "unlike": switched(teachers, x, train.x),
     }
+
+
+def carried_one(kind: str, directions: int, moved: int, T: float, seed: int) -> dict:
+    """A foreign set, flattened to its first principal directions, or moved so that its mean image is the digits'."""
+    x, teachers, usual = questions(kind, seed), digit_teachers(seed), digits(seed)[0].x
+    centre = x.mean(0)
+    if directions < x.shape[1]:
+        x = flattened(x, directions)
+    if moved:
+        x = x - centre + usual.mean(0)
+    return {**right_after(x, teachers, T, seed), "unlike": switched(teachers, x, usual)}
 
 
 def carried() -> None:
@@ -403,10 +412,7 @@ def pictures() -> None:
 
 def kept_one(kind: str, directions: int, seed: int) -> dict:
     """The set of 06_carried that keeps its first principal directions, before any student: what its answers tell."""
-    x = questions(kind, seed)
-    centre = x.mean(0)
-    along = torch.linalg.svd(x - centre, full_matrices=False)[2][:directions]
-    x = centre + (x - centre) @ along.T @ along
+    x = flattened(questions(kind, seed), directions)
     return {"part": part_of(seed), "information": information(ask(digit_teachers(seed), x, 1))}
 
 
@@ -419,19 +425,12 @@ def kept() -> None:
 
 def stretched_one(kind: str, contrast: float, T: float, seed: int) -> dict:
     """A foreign set whose images differ more, or less, from its mean image: same mean, same directions."""
-    train, val, test = digits(seed)
     x, teachers = questions(kind, seed), digit_teachers(seed)
-    centre = x.mean(0)
-    x = centre + contrast * (x - centre)
-    v = ask(teachers, x, T)
-    student = pupil(x, v.argmax(-1), soft(T), v, 0.01, seed)
-    part = {"val": val, "test": test}[part_of(seed)]
+    x = x.mean(0) + contrast * (x - x.mean(0))
     return {
-        "part": part_of(seed),
-        "accuracy": accuracy(teacher_logits(student, part.x), part.y),
-        "copied": accuracy(teacher_logits(student, x), v.argmax(-1)),
+        **right_after(x, teachers, T, seed),
         "information": information(ask(teachers, x, 1)),
-        "unlike": switched(teachers, x, train.x),
+        "unlike": switched(teachers, x, digits(seed)[0].x),
     }
 
 

@@ -154,11 +154,11 @@ def correction() -> None:
     run_all("08_correction", about, settings, corrected_one)
 
 
-def multiple_one(factor: float, lr: float, seed: int) -> dict:
+def multiple_one(factor: float, lr: float, seed: int, loss=None) -> dict:
     """A student of the teacher's logits less `factor` times the log shares; classes as in `fair_one`."""
     (mine, teacher, log_prior), part = biased(seed), part_of(seed)
     v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
-    fit(student, mine, soft(4), v - factor * log_prior, steps=300, lr=lr, seed=seed)
+    fit(student, mine, loss or soft(4), v - factor * log_prior, steps=300, lr=lr, seed=seed)
     z = teacher_logits(student, part.x)
     each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
     return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
@@ -174,13 +174,7 @@ def multiples() -> None:
 
 def both_one(factor: float, lr: float, seed: int) -> dict:
     """As `multiple_one`, with the student's own labels at half weight beside the corrected logits."""
-    (mine, teacher, log_prior), part = biased(seed), part_of(seed)
-    v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
-    loss = partial(distillation_loss, T=4, alpha=0.5)
-    fit(student, mine, loss, v - factor * log_prior, steps=300, lr=lr, seed=seed)
-    z = teacher_logits(student, part.x)
-    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
-    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+    return multiple_one(factor, lr, seed, partial(distillation_loss, T=4, alpha=0.5))
 
 
 def both() -> None:

@@ -101,7 +101,7 @@ def taught(name: str, teacher: str) -> nn.ModuleList:
     kept = Path("build") / f"chapter14_{name}.pt"
     blocks = copy.deepcopy(blocks)
     if kept.exists():
-        blocks.load_state_dict(torch.load(kept))
+        blocks.load_state_dict(torch.load(kept, weights_only=True))
         return blocks
     ids = windows(name, "train", PER_STEP * STEPS, CORRECTION)
     with torch.enable_grad():  # a run that goes on asks for it in the middle of a lesson

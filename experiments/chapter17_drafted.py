@@ -114,7 +114,7 @@ def lesson(part: str) -> tuple[Tensor, Tensor]:
         KEPT.mkdir(parents=True, exist_ok=True)
         with half():
             torch.save(torch.cat([model().features(x).bfloat16() for x in ids.split(8)]), kept)
-    return ids, torch.load(kept)
+    return ids, torch.load(kept, weights_only=True)
 
 
 def places(ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -33,6 +33,13 @@ def ready(student, lr: float, steps: int):
     return lesson, optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
 
 
+def descend(loss: Tensor, optimiser, schedule) -> None:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    schedule.step()
+
+
 @torch.no_grad()
 def left(teacher, student, ids: Tensor, mask: Tensor) -> float:
     """Nats a counted token between teacher and student."""
@@ -54,10 +61,7 @@ def kinds_one(division: str, seed: int) -> dict:
             answers = {"features": teacher(ids[mine]), "head": teacher.head.weight}
             divisor = own if division == "own" else n / 2
             loss = loss + lesson(ids[mine], mask[mine], answers, divisor) / 2
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        descend(loss, optimiser, schedule)
     ids, mask = two_kinds(seed + 500)
     short = mask.sum(1) == 4
     parts = {"short": short, "long": ~short, "all": short | ~short}
@@ -94,10 +98,7 @@ class Resume:
             rows = batch(LINES, SIZE, step - back, self.seed)
             answers = {"features": self.features[rows], "head": self.teacher.head.weight}
             loss = lesson(self.ids[rows], self.mask[rows], answers, self.mask[rows].sum().item())
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            descend(loss, optimiser, schedule)
             losses.append(loss.item())
         return fresh, losses
 
@@ -107,7 +108,9 @@ class Resume:
         lesson, optimiser, schedule = ready(models(self.seed)[1].double(), RATE, ALL)
         lesson.load_state_dict(self.kept[0])
         if missing != "optimiser":
-            optimiser.load_state_dict(self.kept[1])
+            optimiser.load_state_dict(
+                deepcopy(self.kept[1])
+            )  # it keeps the tensors it is given, and changes them
         if missing != "schedule":
             schedule.load_state_dict(self.kept[2])
         # one thing at a time: AdamW's state holds the rate, too, so it is set right here, unless it is what is lost
@@ -194,10 +197,7 @@ def distilled(seed: int) -> list[dict]:
                     said = answers[way](rows)
                     spent[part] += process_time() - start
                     loss = lesson(ids[rows], torch.ones_like(ids[rows], dtype=torch.bool), said, ROWS * LONG)
-                    optimiser.zero_grad()
-                    loss.backward()
-                    optimiser.step()
-                    schedule.step()
+                    descend(loss, optimiser, schedule)
                     spent[way] += process_time() - start
                 nats += loss.item() / steps
             one, two = (torch.cat([w.flatten() for w in ways[way][0].parameters()]) for way in ways)
@@ -236,10 +236,7 @@ def taught(teacher, ids: Tensor, seed: int) -> Reader:
         rows = batch(VERSES, ROWS, step, seed)
         said = {name: x[rows] for name, x in kept.items()}
         loss = lesson(ids[rows], torch.ones_like(ids[rows], dtype=torch.bool), said, ROWS * LONG)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        descend(loss, optimiser, schedule)
     return student
 
 
@@ -387,10 +384,7 @@ def learn(form: str, lr: float, seed: int, lines: Tensor, v, drawn, steps: int) 
     for step in range(steps):
         rows = batch(LEARNT, ROWS, step, seed)
         loss = form_loss(form, said_by(student, lines[rows]), v(rows).float(), drawn(rows))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        descend(loss, optimiser, schedule)
         losses.append(loss.item())
     return student, losses
 

@@ -8,7 +8,7 @@ from companion.costs import Plan, bill, bytes_a_token, flops
 from companion.scaling import Reader
 from companion.stored import largest
 from companion.tokens import forward_kl_loss, sparse_kd_loss
-from experiments.chapter18 import BEST, COMMON, DRAWN, FORMS, RATES, drawn_of, form_loss, pushes
+from experiments.chapter18 import BEST, COMMON, DRAWN, FORMS, RATES, drawn_of, form_loss, pushes, resumed_one
 from experiments.common import REPORTED, TUNING, stored
 
 
@@ -215,3 +215,11 @@ def test_in_the_stored_runs_both_students_are_one_and_the_lines_cross_when_the_s
         slope = [(run[way][-1] - run[way][0]) / run["epoch"][-1] for way in ("asked", "stored")]
         assert 1 < run["stored"][0] / (slope[0] - slope[1]) < 1.2
         assert run["reading"][-1] < 0.01 * run["stored"][-1]
+
+
+def test_what_goes_on_from_a_checkpoint_leaves_it_as_it_is():
+    """AdamW works on the averages that it is given; the stored lines come back in an order that was not theirs."""
+    rows = stored("18_resumed")
+    for missing in ("order", "schedule", "nothing"):
+        (row,) = rows[(rows["missing"] == missing) & (rows["seed"] == 0) & (rows["after"] == 10)]
+        assert resumed_one(missing, 0, 10)["fresh"] == pytest.approx(row["fresh"], abs=1e-4)
