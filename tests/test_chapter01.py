@@ -1,7 +1,9 @@
 """Chapter 1: its equations counted layer by layer, its two errata, its exercises."""
 
+import os
 from functools import partial
 from math import log, log2, log10
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ from companion.losses import distillation_loss, kd_loss
 from companion.metrics import accuracy, paired_interval
 from companion.models import MLP, ConvNet, parameters
 from companion.training import fit, hard_loss, teacher_logits
+
+OFFICIAL = os.environ.get("FASHION_MNIST")  # a folder with the four official files
+ALL = Path(__file__).parent.parent / "chapters/results/01_all_images.csv"
 
 
 def numbers(module):
@@ -73,6 +78,47 @@ def test_bytes_are_an_eighth_of_the_bits(dtype, bits):
     values = torch.zeros(4166, dtype=dtype)
     assert len(values.numpy().tobytes()) == 4166 * bits / 8
     assert 7e9 * 16 / 8 == 14e9  # the chapter's language model
+
+
+def test_fewer_bits_and_the_working_memory_of_the_fold():
+    """Width 8 at 8 bits, width 16 at 4, and the image beside the maps that the first layer makes of it."""
+    assert parameters(ConvNet(8)) * 8 / 8 == 11_202
+    assert parameters(ConvNet(16)) * 4 / 8 == 16_957
+    for width, kept in ((4, 6_272), (16, 15_680)):
+        first = next(layer for layer in ConvNet(width).modules() if isinstance(layer, nn.Conv2d))
+        image = torch.zeros(1, 1, 28, 28)
+        assert 4 * (image.numel() + first(image).numel()) == kept
+
+
+def test_the_two_pulls_of_the_drawing():
+    """Minus the derivatives of the losses: T (p − q) for the soft one, the label less q at T = 1 for the hard one."""
+    z, v, y = torch.randn(1, 10).double().requires_grad_(), torch.randn(1, 10).double(), torch.tensor([6])
+    (soft,) = torch.autograd.grad(kd_loss(z, v, T=4), z)
+    assert torch.allclose(-soft, 4 * ((v / 4).softmax(-1) - (z / 4).softmax(-1)))
+    (hard,) = torch.autograd.grad(hard_loss(z, None, y), z)
+    assert torch.allclose(-hard, torch.eye(10).double()[y] - z.softmax(-1))
+
+
+def test_without_its_factor_the_pull_at_T_4_is_about_ten_times_weaker():
+    """The chapter's three classes, and a student that gives a third to each."""
+    scores, size = torch.tensor([81.0, 16.0, 1.0]).log()[None], {}
+    for T in (1.0, 4.0):
+        z = torch.zeros(1, 3, requires_grad=True)
+        (pull,) = torch.autograd.grad(kd_loss(z, scores, T) / T**2, z)
+        size[T] = pull.norm().item()
+    assert size[1] / size[4] == pytest.approx(10, abs=0.5)
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="set FASHION_MNIST to a folder with the official files")
+def test_a_stored_run_on_the_teachers_own_images_comes_back():
+    """One seed of the labels' 1,500 steps, as `experiments/chapter01.py` trains it."""
+    rows = np.genfromtxt(ALL, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    of = (rows["learns_from"] == "labels") & (rows["steps"] == 1500) & (rows["part"] == "test")
+    stored, student = rows[of], ConvNet(4, dropout=0.0, seed=0)
+    images, test = data.fashion_full(OFFICIAL)
+    fit(student, images[:45_000], steps=1500, lr=float(stored["lr"][0]), seed=0)
+    again = accuracy(teacher_logits(student, test.x), test.y)
+    assert abs(again - stored["accuracy"].mean()) < 5 * stored["accuracy"].std(ddof=1)
 
 
 def test_with_what_the_batch_norms_keep_the_small_network_still_fits():
