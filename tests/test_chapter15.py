@@ -200,6 +200,39 @@ def test_the_slips_are_those_of_the_stored_runs():
             assert 0 < run["slips"] < 100 - run["back"] and run["kl_on_track"] < run["kl_after_slip"]
 
 
+def test_the_runs_judged_by_phonemes_are_the_stored_ones(runs):
+    parts, words, reverse = (stored(f"15_{name}") for name in ("parts", "words", "reverse"))
+    wanted = {("off_policy", 200), ("off_policy", 1000), ("on_policy", 1000), (runs.REVERSE, 1000)}
+    assert {(r["way"], r["steps"]) for r in parts} == wanted and len(parts) == 5 * len(wanted)
+    for run in parts:
+        source = reverse if run["way"] == runs.REVERSE else words
+        same = source[
+            (source["way"] == run["way"])
+            & (source["steps"] == run["steps"])
+            & (source["seed"] == run["seed"])
+        ]
+        assert same["lr"] == run["lr"] and abs(same["right"] - run["right"]) < 1
+        assert abs(same["phoneme_errors"] - run["phoneme_errors"]) < 1
+
+
+def test_new_words_are_met_in_no_lesson(runs):
+    lines = (ROOT / "chapters/results/15_new_words.csv").read_text(encoding="utf-8").splitlines()
+    found, lessons = lines[4:], set(list(runs.TRAIN)[: runs.UNLABELLED])
+    assert lines[3] == "word" and len(found) == len(set(found)) > 1_500
+    assert not lessons & set(found) and set(found) <= runs.TRAIN.keys() | runs.VAL.keys() | runs.TEST.keys()
+
+
+def test_parts_are_counted_by_hand(runs, monkeypatch):
+    from experiments import chapter15_parts
+
+    said = {"status": "S T AE1", "data": "D EY1 T AH0", "route": "R AW1"}
+    part = {"status": ("S T AE1 T",), "data": ("D AE1 T AH0", "D EY1 T AH0"), "route": ("R UW1 T", "R AW1 T")}
+    monkeypatch.setattr(chapter15_parts, "answers", lambda *a: list(said.values()))
+    monkeypatch.setattr(chapter15_parts, "to_text", lambda texts: texts)
+    right, errors, each = chapter15_parts.parts(None, part)
+    assert (right, errors, each) == pytest.approx((100 / 3, 100 * 2 / 11, 1))
+
+
 def test_the_other_divergence_had_its_own_rate_and_the_seeds_of_on_policy(runs):
     lines = stored("15_reverse")
     tuning = lines[np.isin(lines["seed"], runs.TUNING)]
