@@ -101,12 +101,16 @@ EXERCISES = (
     _row("kd_gradient", "04_mathematics", 2, "losses", "The gradient by hand", responses.kd_gradient),
     _row("high_temperature_loss", "04_mathematics", 2, "losses", "The limit of high temperature",
          responses.high_temperature_loss),
-    _row("three_logs", "04_mathematics", 2, "losses", "Read three logs", choice("three_logs", ("B", "C"), {
-        (0, "A"): "A's gradient keeps its size as T grows: the factor is there.",
-        (0, "C"): "without T² the gradient would still change with T; C's does not change at all.",
-        (1, "A"): "A's gradient changes from T = 1 to T = 4, so T does reach the softmax.",
-        (1, "B"): "B's gradient falls as T grows, so T does reach the softmax.",
-    }), kind="diagnose"),
+    _row("read_the_way", "04_mathematics", 2, "losses", "Read the way", choice("read_the_way", ("A", "B", 0.81, 0.03), {
+        (0, "B"): "the factor 1 − s makes the teacher's end, s = 0, count most: where does B vary most?",
+        (0, "C"): "C varies nearly alike along the way, so its two directions are nearly alike.",
+        (1, "A"): "the reverse KL has the factor s: where does A vary most?",
+        (1, "C"): "C varies nearly alike along the way, so its two directions are nearly alike.",
+        (2, 1.34): "multiply by 1 − s, which is 1, ½ and 0, before you add.",
+        (2, 0.53): "that is the reverse KL, with s in place of 1 − s.",
+        (3, 3): "that is T·KL; the soft loss is T²·KL, which is T times that.",
+        (3, 0.0003): "T·KL is 3, so T²·KL is T times that: one factor T, not two.",
+    }, within=0.02), kind="diagnose"),
     _row("paired_interval", "05_project", 2, "measuring", "An interval for ten pairs", experiments.paired_interval),
     _row("permute_dark", "05_project", 3, "soft targets", "Shuffle the wrong classes", experiments.permute_dark),
     _row("evidence", "05_project", 2, "measuring", "Which report is evidence?", choice("evidence", "C", {
