@@ -1,6 +1,6 @@
 """The long runs of chapter 16: a sentence encoder and a student that looks each token up in a table.
 
-    python -m experiments.chapter16     # resumes where it stopped; about 20 minutes on one core
+    python -m experiments.chapter16     # resumes where it stopped; about 30 minutes on one core
 
 The teacher is all-MiniLM-L6-v2. Its vectors are computed once and kept in _build/chapter16. Students learn from
 sentences about films and from single words, without a label. What is judged is few-shot classification of sentences
@@ -35,15 +35,17 @@ from torch import Tensor
 from companion.features import hint_loss
 from companion.models import StaticEncoder
 from companion.teachers import MiniLM, minilm, reviews
-from experiments.common import FOLDER, REPORTED, TUNING, run_all
+from experiments.common import FOLDER, REPORTED, TUNING, run_all, stored
 
 torch.set_num_threads(1)
 WIDTH, STEPS, RATES = 128, 300, (0.001, 0.003, 0.01)
 TASKS = (("verdict", 20), ("verdict", 200), ("verdict", 2000), ("plot", 200), ("film", 100))
 METHODS = ("teacher", "student", "tfidf", "words", "lsa", "model2vec")
 VARIED = ("wide", "met")  # students with one thing changed, judged on the films alone
+MIDDLE = "block"  # a student whose tokens look at each other once, judged like the disordered teacher
 DISORDER = "disorder"  # the teacher, reading each sentence with its words in random order
 FEW = (("verdict", 200), ("plot", 200), ("film", 100))  # what it is judged on
+SMALL = {"the", "a", "an", "of", "in", "and", "to", "on", "no", "is", "for"}  # of titles: they name nothing
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 STUDENTS = 5
 READINGS = ("sentences", "student", "cutting", "tfidf")  # whose time is taken: the teacher's comes first
@@ -153,21 +155,61 @@ def learn(student, texts: list[Tensor], targets: Tensor, lr: float, seed: int, s
     return student
 
 
+class OneBlock(StaticEncoder):
+    """A static encoder whose tokens look at each other once, in a block of attention, before they are added up.
+
+    The block's last matrices and the positions begin at zero, so that it begins as the table alone.
+    """
+
+    def __init__(self, vocabulary: int, width: int = WIDTH, out: int = 384, seed: int = 0, heads: int = 4):
+        super().__init__(vocabulary, width, out, seed=seed)
+        self.heads = heads
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.place = torch.nn.Parameter(torch.zeros(512, width))
+            self.before, self.between = torch.nn.LayerNorm(width), torch.nn.LayerNorm(width)
+            self.ask, self.answer = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
+            self.wide, self.back = torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)
+        for last in (self.answer, self.back):
+            torch.nn.init.zeros_(last.weight)
+            torch.nn.init.zeros_(last.bias)
+
+    def forward(self, ids: Tensor, starts: Tensor) -> Tensor:
+        ends = torch.cat([starts[1:], torch.tensor([len(ids)])])
+        if len(starts) > 256:  # in parts: attention needs each text as long as the longest
+            parts = zip(starts.split(256), ends.split(256), strict=True)
+            return torch.cat([self(ids[a[0] : b[-1]], a - a[0]) for a, b in parts])
+        lengths = ends - starts
+        text = torch.repeat_interleave(torch.arange(len(starts)), lengths)
+        place = torch.arange(len(ids)) - starts[text]
+        x = F.embedding(ids, self.table.weight) + self.place[place]
+        asked = self.ask(self.before(x))
+        filled = asked.new_zeros(len(starts), int(lengths.max()), asked.shape[1])
+        filled = filled.index_put((text, place), asked)
+        q, k, v = filled.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        there = torch.arange(filled.shape[1]) < lengths[:, None]
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
+        x = x + self.answer(seen.transpose(1, 2).flatten(2)[text, place])
+        x = x + self.back(F.gelu(self.wide(self.between(x))))
+        summed = x.new_zeros(len(starts), x.shape[1]).index_add(0, text, self.weight(ids) * x)
+        return F.normalize(self.up(summed), dim=-1)
+
+
 @lru_cache(40)
 def made(beginning: str, n: int, lr: float, seed: int) -> StaticEncoder:
     """A student from random weights or from words, after lessons on n sentences of its own; kept in _build.
 
     "wide" is from words, with 384 numbers a token; "met" is from words, and its lessons have other sentences about the
-    films that it is judged on, too.
+    films that it is judged on, too; "block" is from words, with a block of attention before the sum.
     """
     path = KEPT / f"student_{beginning}_{n}_{lr}_{seed}_{STEPS}.safetensors"
     width = 384 if beginning == "wide" else WIDTH
-    student = StaticEncoder(30_522, width, seed=seed)
+    student = (OneBlock if beginning == MIDDLE else StaticEncoder)(30_522, width, seed=seed)
     if n and path.exists():
         student.load_state_dict(load_file(path))
         return student.requires_grad_(False)
-    if beginning in ("words", "wide", "met"):
-        student = from_words(seed, width)
+    if beginning != "random":
+        student.load_state_dict(from_words(seed, width).state_dict(), strict=beginning != MIDDLE)
     if n:
         chosen = torch.randperm(ALL, generator=torch.Generator().manual_seed(seed))[:n]
         texts, targets = read("train"), vectors([x.text for x in sentences("train")], "train")
@@ -258,6 +300,13 @@ def duration(stage: str, n: int, seed: int) -> dict:
         def work(ids):
             teacher()(ids, torch.ones_like(ids, dtype=torch.bool))
 
+    elif stage == MIDDLE:
+        texts, student = [x.text for x in sentences("train")[:n]], OneBlock(30_522, seed=seed)
+
+        def work(texts):
+            student(*bags(rows(texts)))
+
+        first, rest = texts[:50], [texts[i : i + 150] for i in range(0, n, 150)]
     elif stage != "steps":
         return {"seconds": readings(n, seed)[stage]}
     else:
@@ -279,7 +328,7 @@ def duration(stage: str, n: int, seed: int) -> dict:
 def durations() -> None:
     """How long learning and reading take: samples of what each reads, and all steps of a student."""
     about = "Seconds of one processor: for n single tokens (the teacher), n steps (a student), or n sentences (each)"
-    wanted = (("tokens", 6144), ("steps", STEPS), *((x, 600) for x in READINGS))
+    wanted = (("tokens", 6144), ("steps", STEPS), *((x, 600) for x in (*READINGS, MIDDLE)))
     run_all("16_minutes", about, [{"stage": x, "n": n, "seed": 0} for x, n in wanted], duration)
 
 
@@ -320,7 +369,7 @@ def described(method: str, part: str, seed: int):
     if method in ("student", "words"):
         n = ALL if method == "student" else 0
         return made("words", n, CHOSEN[n], whose(seed) if n else 0)(*bags(read(part))).numpy()
-    if method in VARIED:
+    if method in (*VARIED, MIDDLE):
         return made(method, ALL, CHOSEN[method], whose(seed))(*bags(read(part))).numpy()
     if method == "model2vec":
         return load_file(KEPT / "model2vec.safetensors")[part].numpy()
@@ -346,10 +395,11 @@ def counting() -> dict:
     return {"tfidf": tfidf.fit(texts), "lsa": lsa.fit(texts)}
 
 
-def few_shot(task: str, n: int, method: str, c: float, seed: int) -> dict:
-    """Balanced accuracy (%) of logistic regression on n labelled sentences, as many of each class.
+def answered(task: str, n: int, method: str, c: float, seed: int) -> tuple:
+    """What logistic regression on n labelled sentences, as many of each class, says of the others, and what is right.
 
     The labelled ones are about films of the training part; of the task "film" they are of the same films.
+    Returns the places of the others among the sentences of the part, their labels, and the answers.
     """
     part = "val" if seed in TUNING else "test"
     source = part if task == "film" else "train"
@@ -367,8 +417,51 @@ def few_shot(task: str, n: int, method: str, c: float, seed: int) -> dict:
         places, y = places[rest], y[rest]
     else:
         places, y = labelled(task, part, seed)
-    said = model.predict(described(method, part, seed)[places])
+    return places, y, model.predict(described(method, part, seed)[places])
+
+
+def few_shot(task: str, n: int, method: str, c: float, seed: int) -> dict:
+    """Balanced accuracy (%) of such a regression."""
+    _, y, said = answered(task, n, method, c, seed)
     return {"accuracy": 100 * np.mean([np.mean(said[y == k] == k) for k in sorted(set(y))])}
+
+
+def in_words(text: str) -> list[str]:
+    return re.sub(r"[^a-z0-9 ]", "", text.lower().replace("_", " ")).split()
+
+
+def names(text: str, film: str) -> bool:
+    """Does a sentence contain a word of its film's title? Small words do not count."""
+    return bool({*in_words(text)} & ({*in_words(film)} - SMALL))
+
+
+def by_name(method: str, c: float, seed: int) -> dict:
+    """Right answers (%) to "which film" for sentences with a word of the film's title, and for those without."""
+    places, y, said = answered("film", 100, method, c, seed)
+    of = sentences("val" if seed in TUNING else "test")
+    has = np.array([names(of[i].text, of[i].film) for i in places])
+    right = 100.0 * (said == y)
+    return {"share": 100.0 * has.mean(), "named": right[has].mean(), "unnamed": right[~has].mean()}
+
+
+def named(*methods: str) -> None:
+    """With the strength that few_shot has chosen."""
+    rows = np.atleast_1d(stored("16_few_shot"))
+    about = "Which film: share of sentences with a word of its title (%), right answers for these and for the others (%)"
+    for method in methods:
+        here = rows[(rows["task"] == "film") & (rows["method"] == method) & (rows["seed"] == REPORTED[0])]
+        run_all(
+            "16_named",
+            about,
+            [{"method": method, "c": float(here["c"][0]), "seed": s} for s in REPORTED],
+            by_name,
+        )
+
+
+def held(width: int, seed: int) -> dict:
+    """The share of the squares of all single tokens' vectors that their main directions hold (%)."""
+    v = words()
+    return {"share": 100 * ((v @ directions(width)).square().sum() / v.square().sum()).item()}
 
 
 def judged(*methods: str, tasks=TASKS) -> None:
@@ -507,7 +600,12 @@ elif __name__ == "__main__":
     for beginning in VARIED:
         students(ALL, beginning=beginning)
         judged(beginning, tasks=(("film", 100),))
+    students(ALL, beginning=MIDDLE)
+    judged(MIDDLE, tasks=FEW)
     judged(DISORDER, tasks=FEW)
+    named("teacher", "student", MIDDLE)
+    about = "The share of the squares of the single tokens' vectors that so many main directions hold (%)"
+    run_all("16_directions", about, [{"width": WIDTH, "seed": 0}], held)
     if (KEPT / "model2vec.safetensors").exists():
         judged(METHODS[-1])
     else:

@@ -130,6 +130,7 @@ def test_the_stored_runs_are_whole(name, methods):
             **dict.fromkeys(methods, chapter16.TASKS),
             **dict.fromkeys(chapter16.VARIED, (("film", 100),)),
             chapter16.DISORDER: chapter16.FEW,
+            chapter16.MIDDLE: chapter16.FEW,
         }
         assert set(table["method"]) == {*wanted}
         for method, tasks in wanted.items():
@@ -159,9 +160,39 @@ def test_a_wide_student_begins_with_all_that_the_teacher_says_of_single_tokens(m
     chapter16.directions.cache_clear()
 
 
+def test_one_block_begins_as_the_table_alone_and_then_sees_the_order_and_no_other_text():
+    table, block = StaticEncoder(40, 8, 12, seed=0), chapter16.OneBlock(40, 8, 12, seed=0)
+    block.load_state_dict(table.state_dict(), strict=False)
+    texts = [torch.tensor(x) for x in ([3, 1, 2], [2, 1, 3], [5], [9, 9, 4, 7, 0])]
+    assert torch.allclose(block(*chapter16.bags(texts)), table(*chapter16.bags(texts)), atol=1e-6)
+    with torch.no_grad():
+        for last in (block.answer.weight, block.back.weight, block.place):
+            last.normal_(generator=seeded())
+    together = block(*chapter16.bags(texts))
+    alone = torch.cat([block(*chapter16.bags([text])) for text in texts])
+    assert torch.allclose(together, alone, atol=1e-5)  # neither filling nor a neighbour is seen
+    assert (together[0] - together[1]).abs().max() > 0.01
+    many = block(*chapter16.bags(texts * 100))  # read in parts
+    assert torch.allclose(many, together.repeat(100, 1), atol=1e-5)
+
+
+def test_a_film_is_named_by_a_word_of_its_title_that_is_not_small():
+    assert chapter16.names("“Mostly Martha” is bright", "mostly_martha")
+    assert chapter16.names("Spider-Man swings", "spiderman")
+    assert not chapter16.names("Back to the sea", "the_lady_and_the_duke")
+    table = stored("16_named")
+    for method in ("teacher", "student", chapter16.MIDDLE):
+        here = table[table["method"] == method]
+        assert sorted(here["seed"]) == list(range(10)) and np.isfinite(here["named"]).all()
+    few, film = stored("16_few_shot"), table[table["method"] == "teacher"]
+    judged = few[(few["method"] == "teacher") & (few["task"] == "film") & (few["seed"] < 100)]
+    whole = (film["share"] * film["named"] + (100 - film["share"]) * film["unnamed"]) / 100
+    assert np.abs(whole - judged["accuracy"]).max() < 3  # there the mean of the films, here of the sentences
+
+
 def test_what_was_timed_is_all_that_the_minutes_are_made_of():
     table = stored("16_minutes")
-    assert sorted(table["stage"]) == sorted(("tokens", "steps", *chapter16.READINGS))
+    assert sorted(table["stage"]) == sorted(("tokens", "steps", *chapter16.READINGS, chapter16.MIDDLE))
     assert (table["seconds"] > 0).all()
     seconds = dict(zip(table["stage"], table["seconds"], strict=True))
     assert seconds["cutting"] < seconds["student"] < seconds["sentences"]

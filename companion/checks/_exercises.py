@@ -298,7 +298,7 @@ EXERCISES = (
          choice("which_encoder", ("tfidf", "static", "teacher"), {
              (0, "static"): "in which of its lessons did the student meet this part's number?",
              (0, "teacher"): "did its lessons have this part's number, and has that anything to do with meaning?",
-             (1, "tfidf"): "with 100 or 200 labels, who was behind on all three jobs of 16.4?",
+             (1, "tfidf"): "with 100 or 200 labels, who was behind on all three jobs of 16.3?",
              (1, "teacher"): "ten million texts at the teacher's pace: how many days are that on this machine?",
              (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",
              (2, "tfidf"): "will the next advertisement use the very words that were counted?",
