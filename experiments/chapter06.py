@@ -71,6 +71,19 @@ def compression() -> None:
         choose_then_report("06_compression", about, compress_one, "accuracy", grid, model=model, loss=loss)
 
 
+def equally_long_one(images: int, lr: float, seed: int) -> dict:
+    student = BUILD["ConvNet(16)"](seed=seed)
+    fit(student, TRAIN if images > 1000 else TRAIN.sample(100, seed), steps=400, lr=lr, seed=seed)
+    return measure(student, seed)
+
+
+def equally_long() -> None:
+    """The usual teacher learned longer, too: what do more images give in the same 400 steps?"""
+    about = "Accuracy and worst class (%) of ConvNet(16) on the labels of 10,000 images, 400 steps"
+    grid = {"lr": RATES["conv"]}
+    choose_then_report("06_equally_long", about, equally_long_one, "accuracy", grid, images=10_000)
+
+
 @lru_cache(maxsize=16)
 def own_teacher(seed: int) -> ConvNet:
     """A ConvNet(16) that saw the student's 1,000 images and no others, at the rate chosen in 06_compression."""
@@ -123,7 +136,7 @@ def tail_teacher(seed: int) -> ConvNet:
     return teacher
 
 
-def tail_one(loss: str, lr: float, seed: int) -> dict:
+def tail_student(loss: str, lr: float, seed: int) -> MLP:
     images, student = long_tail(seed), BUILD["MLP"](seed=seed)
     prior = (images.y.bincount(minlength=10) / len(images)).log()
     losses = {
@@ -135,13 +148,32 @@ def tail_one(loss: str, lr: float, seed: int) -> dict:
     }
     v = teacher_logits(tail_teacher(seed) if loss == "tail kd" else TEACHERS[seed % 10], images.x)
     fit(student, images, losses[loss], v, steps=600, lr=lr, seed=seed)
-    return measure(student, seed)
+    return student
+
+
+def tail_one(loss: str, lr: float, seed: int) -> dict:
+    return measure(tail_student(loss, lr, seed), seed)
+
+
+def ranks_one(loss: str, lr: float, seed: int) -> dict:
+    """The student of 06_long_tail again: right answers (%) for each class, the commonest first."""
+    part = {"val": VAL, "test": TEST}[part_of(seed)]
+    logits = teacher_logits(tail_student(loss, lr, seed), part.x)
+    common_first = long_tail(seed).y.bincount(minlength=10).argsort(descending=True).tolist()
+    each = {
+        f"rank{r}": accuracy(logits[part.y == c], part.y[part.y == c]) for r, c in enumerate(common_first)
+    }
+    return {"part": part_of(seed), "accuracy": accuracy(logits, part.y), **each}
 
 
 def tail() -> None:
     about = "Test accuracy and worst class (%) of MLP(784, 128, 10) on a 100 : 1 long tail; seeds 0 to 9"
+    each = "Right answers (%) of the students of 06_long_tail for each class, the commonest (rank 0) first"
     for loss in ("hard", "balanced", "kd", "balanced kd", "tail kd"):
-        choose_then_report("06_long_tail", about, tail_one, "accuracy", {"lr": RATES["mlp"]}, loss=loss)
+        best = choose_then_report(
+            "06_long_tail", about, tail_one, "accuracy", {"lr": RATES["mlp"]}, loss=loss
+        )
+        choose_then_report("06_tail_ranks", each, ranks_one, "accuracy", {"lr": (best["lr"],)}, loss=loss)
 
 
 @lru_cache(maxsize=16)
@@ -442,6 +474,44 @@ def stretched() -> None:
         choose_then_report("06_stretched", about, stretched_one, "accuracy", {"T": (1.0, 4.0, 16.0)}, **fixed)
 
 
+def as_informative(x, centre, teachers):
+    """x moved to `centre`, and shrunk about it until the answers tell as little as where x lies (by bisection)."""
+    aim, apart, low, high = information(ask(teachers, x, 1)), x - x.mean(0), 0.0, 2.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        told = information(ask(teachers, centre + middle * apart, 1))
+        low, high = (middle, high) if told < aim else (low, middle)
+    return centre + middle * apart, middle
+
+
+def matched_one(kind: str, contrast: float, T: float, seed: int) -> dict:
+    """The set of 06_stretched brought to the mean of the digits, with contrast taken away until I is what it was."""
+    x, teachers, usual = questions(kind, seed), digit_teachers(seed), digits(seed)[0].x
+    far = x.mean(0) + contrast * (x - x.mean(0))
+    near, shrunk = as_informative(far, usual.mean(0), teachers)
+    return {
+        **right_after(near, teachers, T, seed),
+        "information": information(ask(teachers, near, 1)),
+        "unlike": switched(teachers, near, usual),
+        "contrast_near": contrast * shrunk,
+    }
+
+
+def matched() -> None:
+    """Does it matter where the images lie, if the answers tell the same and the directions are the same?"""
+    about = "As 06_stretched, but moved to the mean of the digits, with the contrast at which I is as before"
+    for kind, contrast in (
+        ("negatives", 1.0),
+        ("negatives", 2.0),
+        ("turned", 2.0),
+        ("turned", 1.0),
+        ("noise", 1.0),
+        ("clothes", 1.0),
+    ):
+        fixed = {"kind": kind, "contrast": contrast}
+        choose_then_report("06_matched", about, matched_one, "accuracy", {"T": (1.0, 4.0, 16.0)}, **fixed)
+
+
 DOMAINS = {
     "same": lambda x: x,
     "mirrored": lambda x: x.view(-1, 8, 8).flip(2).flatten(1),
@@ -508,6 +578,33 @@ def angles() -> None:
         choose({"alpha": (1.0,), "lr": (best["lr"],)}, loss="kd")
 
 
+def all_labels_one(domain: str, loss: str, alpha: float, lr: float, seed: int) -> dict:
+    """Also trains on the 297 labels that chose α: while choosing, on as many others of the training digits."""
+    train, val, test = digits(seed)
+    of = int(domain[:-1]) if domain.endswith("°") else domain
+    change = partial(turned_by, degrees=of) if isinstance(of, int) else DOMAINS[of]
+    few = train.sample(10, seed)
+    known = {tuple(row) for row in few.x.tolist()}
+    rest = train[torch.tensor([tuple(row) not in known for row in train.x.tolist()])]
+    more, part = (rest[:297], val) if part_of(seed) == "val" else (val, test)
+    x, y = change(torch.cat([few.x, more.x])), torch.cat([few.y, more.y])
+    loss = soft(4, alpha) if loss == "both" else hard_loss
+    student = pupil(x, y, loss, answer(of, x, seed), lr, seed)
+    right = accuracy(teacher_logits(student, change(part.x)), part.y)
+    return {"part": part_of(seed), "labels": len(y), "accuracy": right}
+
+
+def all_labels() -> None:
+    """The rival of 06_angles and 06_domains that spends no labels on the choice of α; and with the answers, too."""
+    about = "Right answers (%) in another domain: all 397 labels, or those and the teacher's answers; seeds 0 to 9"
+    for domain in ("0°", "10°", "15°", "20°", "25°", "30°", "40°", *list(DOMAINS)[1:]):
+        choose = partial(
+            choose_then_report, "06_all_labels", about, all_labels_one, "accuracy", domain=domain
+        )
+        best = choose({"alpha": (0.0,), "lr": RATES["digits"]}, loss="hard")
+        choose({"alpha": (0.0, 0.02, 0.1, 0.5, 0.9), "lr": (best["lr"],)}, loss="both")
+
+
 if __name__ == "__main__":
     omitted_classes()
     omitted_tuned()
@@ -516,11 +613,14 @@ if __name__ == "__main__":
     pictures()
     kept()
     stretched()
+    matched()
     domains()
     angles()
+    all_labels()
     tail()
     few_labels()
     noise()
     told()
     compression()
+    equally_long()
     own_teachers()

@@ -151,6 +151,24 @@ def test_the_answers_to_varied_images_fix_a_linear_teacher_and_names_do_not():
     assert torch.equal((varied @ torch.tensor([1.0, -5.0])).sign(), (varied @ weights).sign())
 
 
+def test_moved_sets_tell_as_little_as_before():
+    """`as_informative`: another place, the same directions, and the I of the set where it lay."""
+    x, teachers = chapter06.questions("negatives", 0), chapter06.digit_teachers(0)
+    centre = data.digits(0)[0].x.mean(0)
+    near, factor = chapter06.as_informative(x, centre, teachers)
+    told = [chapter06.information(chapter06.ask(teachers, images, 1)) for images in (x, near)]
+    assert told[0] == pytest.approx(told[1], abs=0.002) and 0 < factor < 1
+    assert torch.allclose(near.mean(0), centre, atol=1e-5)
+    assert torch.allclose(near - near.mean(0), factor * (x - x.mean(0)), atol=1e-5)
+
+
+def test_all_397_labels_are_not_those_that_judge():
+    """The rival learns 100 training and 297 validation digits; while choosing, 397 different training digits."""
+    for seed in (0, 100):
+        learned = chapter06.all_labels_one("0°", "hard", 0.0, 0.01, seed)["labels"]
+        assert learned == 397
+
+
 def test_moved_onto_the_digits_the_turned_ones_teach(digits):
     """One image, added to every turned digit, is enough: the student then reads upright digits."""
     train, test, turned, _, teacher = digits
@@ -230,15 +248,21 @@ def test_check_of_the_worst_class(hint, capsys):
         ("06_carried", chapter06.carried_one, {"kind": "turned", "directions": 64, "moved": 1}),
         ("06_kept", chapter06.kept_one, {"kind": "clothes", "directions": 8}),
         ("06_stretched", chapter06.stretched_one, {"kind": "negatives", "contrast": 2.0}),
+        ("06_matched", chapter06.matched_one, {"kind": "negatives", "contrast": 1.0}),
+        ("06_all_labels", chapter06.all_labels_one, {"domain": "20°", "loss": "hard"}),
+        ("06_all_labels", chapter06.all_labels_one, {"domain": "10°", "loss": "both"}),
+        ("06_tail_ranks", chapter06.ranks_one, {"loss": "balanced"}),
+        ("06_equally_long", chapter06.equally_long_one, {"images": 10_000}),
     ],
 )
-def test_stored_transfer_sets_come_back(name, one, setting):
+def test_stored_runs_come_back(name, one, setting):
     """One run of each kind, as good as stored; another processor may move a few of 500 digits."""
     rows = stored(name)
     for key, value in (setting | {"seed": 0}).items():
         rows = rows[rows[key] == value]
     (row,) = rows
-    found = one(**setting, seed=0, **({"T": float(row["T"])} if "T" in rows.dtype.names else {}))
+    chosen = {key: float(row[key]) for key in ("T", "alpha", "lr") if key in rows.dtype.names}
+    found = one(**setting, **chosen, seed=0)
     near = {"accuracy": 1.6, "copied": 1.6, "unlike": 0.3, "information": 0.03}
     assert set(found) & set(near)
     for key in set(found) & set(near):
