@@ -14,7 +14,7 @@ from companion.losses import kd_loss
 from companion.metrics import paired_interval
 from companion.models import MLP, ConvNet
 from companion.training import fit, predict
-from experiments import chapter13
+from experiments import chapter13, chapter13_inside
 from experiments.common import REPORTED, TUNING
 from experiments.stacked import fit_stacked
 from tests.test_notebooks import ROOT, cells
@@ -293,6 +293,48 @@ def test_the_lines_of_kd_stand_in_the_order_in_which_its_search_tried_them(name)
 
         chapter13.walk(score, start[0], knobs, start[1], chapter13.SETTINGS)
         assert tried == list(means)
+
+
+def test_where_maps_and_means_are_swapped_each_had_nine_tries_and_the_best_is_reported():
+    rows = lines("13_compared")
+    cells = {(r["set"], r["student"], r["method"]) for r in rows}
+    assert cells == {(name, s, m) for name in chapter13.SETS for s, m in chapter13_inside.OTHER.items()}
+    for cell in cells:
+        mine = [r for r in rows if (r["set"], r["student"], r["method"]) == cell]
+        means = Counter()
+        for r in mine:
+            if int(r["seed"]) in TUNING:
+                means[r["lr"], r["knob"]] += float(r["accuracy"]) / len(TUNING)
+        assert len(means) == chapter13.SETTINGS
+        reported = [r for r in mine if r["part"] == "test"]
+        assert sorted(int(r["seed"]) for r in reported) == list(REPORTED)
+        (chosen,) = {(r["lr"], r["knob"]) for r in reported}
+        assert means[chosen] == pytest.approx(max(means.values()))
+
+
+def test_contrast_on_means_forgets_where_and_contrast_on_maps_does_not():
+    """The same maps in other places: means and their loss stay, maps and theirs change."""
+    draw = torch.Generator().manual_seed(0)
+    z, v, r = (torch.randn(6, *shape, generator=draw).double() for shape in ((10,), (10,), (64, 4, 4)))
+    last, y = torch.rand(6, 64, 16, generator=draw).double(), torch.arange(6)
+    elsewhere = last[..., torch.randperm(16, generator=draw)]
+
+    def loss(method, regressed, maps):
+        told = torch.cat([v, maps.flatten(1)], 1)
+        return chapter13_inside.loss_of(method, 1.0, 2.0, 10)(z, [None], regressed, told, y).item()
+
+    assert loss("kd+means", r, last) == pytest.approx(loss("kd+means", r, elsewhere))
+    flat = r.flatten(1)
+    assert loss("kd+maps", flat, last) != pytest.approx(loss("kd+maps", flat, elsewhere))
+    usual = chapter13.loss_of("kd+contrastive", 1.0, 2.0, 10)
+    told = torch.cat([v, last.flatten(1), torch.rand(6, 196 + 49 + 16).double()], 1)
+    assert loss("kd+maps", flat, last) == pytest.approx(usual(z, [r], r, told, y).item())
+
+
+def test_a_teacher_is_found_by_its_own_features_and_by_no_others():
+    t = torch.randn(100, 8, generator=torch.Generator().manual_seed(1))
+    assert chapter13_inside.found(t, t, t.mean(0)) == 100
+    assert chapter13_inside.found(t.roll(1, 0), t, t.mean(0)) < 10
 
 
 def test_the_two_lessons_have_the_rates_that_validation_chose():
