@@ -382,6 +382,143 @@ def missing() -> None:
         choose_then_report("12_missing", about, missing_one, "accuracy", {"lr": rates}, T=T)
 
 
+# -------------------------------------------------------------------- many images, few answers: which to ask about?
+
+
+WAYS = ("least sure", "k-means", "farthest", "teacher least sure", "most wrong")
+
+
+@lru_cache(maxsize=2)
+def first_students(seeds: tuple) -> dict:
+    """The students of the first round, asked about 100 images at random: those of 12_questions real 100."""
+    rows = stored("12_questions")
+    rows = rows[(rows["kind"] == "real") & (rows["n"] == FEW) & (rows["part"] == "test")]
+    return students_of("real", FEW, 500, 0, float(rows["lr"][0]), seeds, "shipped")[0]
+
+
+def spread(features, centres: int, seed: int) -> torch.Tensor:
+    """The image nearest to each k-means centre, out of the centre's own cluster: (centres,) positions."""
+    from sklearn.cluster import KMeans
+
+    found = KMeans(centres, n_init=1, random_state=seed).fit(features.double().numpy())
+    label = torch.from_numpy(found.labels_).long()
+    off = (features.double() - torch.from_numpy(found.cluster_centers_)[label]).square().sum(1)
+    return torch.stack([torch.where(label == c, off, torch.inf).argmin() for c in range(centres)])
+
+
+def farthest(features, known, n: int) -> torch.Tensor:
+    """n positions, each the image farthest from all that are known or were chosen before it."""
+    off, chosen = torch.cdist(features, known).amin(1), []
+    for _ in range(n):
+        chosen.append(off.argmax())
+        off = torch.minimum(off, (features - features[chosen[-1]]).square().sum(1).sqrt())
+    return torch.stack(chosen)
+
+
+@lru_cache(maxsize=40)
+def picked(way: str, n: int, seed: int) -> torch.Tensor:
+    """n of the 10,000 images: the 100 of the first round, then those that `way` chooses among the others."""
+    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
+    first, rest, more = order[:FEW], order[FEW:], n - FEW
+    student, teacher = first_students(group(seed))[seed], TEACHERS[seed % 10]
+    z, v = predict(student, TRAIN.x[rest]), teacher_logits(teacher, TRAIN.x[rest])
+    with torch.no_grad():
+        features = student.features(TRAIN.x)
+    if way == "least sure":
+        best = (-z.softmax(-1).amax(-1)).topk(more).indices
+    elif way == "teacher least sure":
+        best = (-v.softmax(-1).amax(-1)).topk(more).indices
+    elif way == "most wrong":
+        p = (v / 4).softmax(-1)
+        best = (p * (p.log() - (z / 4).log_softmax(-1))).sum(-1).topk(more).indices
+    elif way == "k-means":
+        best = spread(features[rest], more, seed)
+    elif way == "farthest":
+        best = farthest(features[rest], features[first], more)
+    else:
+        raise ValueError(f"no way to choose is called {way!r}.")
+    return torch.cat([first, rest[best]])
+
+
+@lru_cache(maxsize=1)
+def class_of_pickers(way: str, n: int, lr: float, seeds: tuple) -> dict:
+    """All seeds of a way to choose: seed → its columns."""
+    index = {seed: picked(way, n, seed) for seed in seeds}
+    answers = [teacher_logits(TEACHERS[s % 10], TRAIN.x[i]) for s, i in index.items()]
+    sets = [Split(TRAIN.x[i], v.argmax(-1)) for i, v in zip(index.values(), answers, strict=True)]
+    students = [MLP(784, 32, 10, seed=seed) for seed in seeds]
+    fit_many(students, sets, soft, answers, steps=500, lr=lr, seeds=seeds)
+    rows = {}
+    for (seed, i), student, v in zip(index.items(), students, answers, strict=True):
+        name, part = examined(seed)
+        z, chosen, teacher = predict(student, part.x), i[FEW:], TEACHERS[seed % 10]
+        before = predict(first_students(seeds)[seed], TRAIN.x[chosen])
+        rows[seed] = {
+            "part": name,
+            "accuracy": accuracy(z, part.y),
+            "agrees": agreement(z, teacher_logits(teacher, part.x)),
+            "agreed_before": agreement(before, v[FEW:]),  # the first round's student, on what is chosen
+            "teacher_right": accuracy(v[FEW:], TRAIN.y[chosen]),
+            "commonest": commonest(v[FEW:]),
+            "nearness": nearness(teacher, TRAIN.x[i], part.x[:1000]).mean().item(),
+        }
+    return rows
+
+
+def pick_one(way: str, n: int, lr: float, seed: int) -> dict:
+    return class_of_pickers(way, n, lr, group(seed))[seed]
+
+
+def pick() -> None:
+    about = "As 12_questions real n; the first 100 images at random, the others chosen from the 9900 left by `way`"
+    for n in (300, 1000):
+        for way in WAYS:
+            fixed = {"way": way, "n": n}
+            rates = widened("12_picked", about, pick_one, RATES, **fixed)
+            choose_then_report("12_picked", about, pick_one, "accuracy", {"lr": rates}, **fixed)
+
+
+# ------------------------------------------------------------------ without the soft part; and what any two images share
+
+
+@lru_cache(maxsize=1)
+def named_students(kind: str, lr: float, seeds: tuple) -> dict:
+    """Students of 1,000 questions, told only the teacher's commonest class: seed → student."""
+    sets = []
+    for seed in seeds:
+        x = questions(kind, 1000, 0, seed)
+        sets.append(Split(x, teacher_logits(TEACHERS[seed % 10], x).argmax(-1)))
+    students = [MLP(784, 32, 10, seed=seed) for seed in seeds]
+    fit_many(students, sets, hard_loss, steps=500, lr=lr, seeds=seeds)
+    return dict(zip(seeds, students, strict=True))
+
+
+def names_one(kind: str, lr: float, seed: int) -> dict:
+    name, part = examined(seed)
+    z = predict(named_students(kind, lr, group(seed))[seed], part.x)
+    return {"part": name, "accuracy": accuracy(z, part.y)}
+
+
+def names() -> None:
+    about = "As 12_questions n = 1000, the students told the name of the teacher's largest answer alone"
+    for kind in ("shuffled", "digits", "half", "real"):
+        rates = widened("12_names", about, names_one, RATES, kind=kind)
+        choose_then_report("12_names", about, names_one, "accuracy", {"lr": rates}, kind=kind)
+
+
+def pairs_one(kind: str, seed: int) -> dict:
+    """ReLUs (%) that stand alike in a test image of clothes and any one question, not the nearest; mean over pairs."""
+    teacher, clothes, asked = TEACHERS[seed % 10], TEST[:1000], questions(kind, 1000, 0, seed)
+    home, away = switches(teacher, clothes.x), switches(teacher, asked)
+    return {"part": "test", "alike": 50 + 50 * (home @ away.T / home.shape[1]).double().mean().item()}
+
+
+def pairs() -> None:
+    about = "ReLUs (%) alike in a test image of clothes and one of 1000 questions, mean over all pairs"
+    for kind in ("real", "half", "digits", "shuffled", "photograph", "noise"):
+        run_all("12_pairs", about, [{"kind": kind, "seed": s} for s in REPORTED], pairs_one)
+
+
 # ---------------------------------------------------------------------- teachers that know the views, and that do not
 
 
@@ -534,3 +671,6 @@ if __name__ == "__main__":
     fresh()
     near()
     missing()
+    pick()
+    names()
+    pairs()

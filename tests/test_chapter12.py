@@ -283,3 +283,33 @@ def test_nearness_is_the_share_of_relus_at_the_most_similar_question():
 def test_the_commonest_answer_is_counted():
     logits = torch.tensor([[0.0, 1.0], [2.0, 3.0], [1.0, 0.0], [0.0, 5.0]])
     assert chapter12.commonest(logits) == 75
+
+
+def test_spread_takes_one_image_of_each_cluster_and_farthest_the_farthest():
+    x = torch.tensor([[0.0], [0.1], [5.0], [5.3], [5.2], [9.0]])
+    assert sorted(chapter12.spread(x, 3, seed=0).tolist())[1:] == [4, 5]
+    assert chapter12.farthest(x, torch.tensor([[0.0]]), 3).tolist() == [5, 2, 3]
+
+
+def test_chosen_images_begin_with_the_random_hundred_and_are_all_different():
+    teacher, train, seed = fashion_teacher(0), chapter12.TRAIN, 100
+    order = torch.randperm(len(train), generator=seeded(seed))
+    student = chapter12.first_students(chapter12.TUNING)[seed]
+    for way in chapter12.WAYS:
+        chosen = chapter12.picked(way, 300, seed)
+        assert torch.equal(chosen[:100], order[:100])
+        assert len(chosen.unique()) == 300
+    for way, network in (("least sure", student), ("teacher least sure", teacher)):
+        with torch.no_grad():
+            sure = network(train.x).softmax(-1).amax(-1)
+        more = chapter12.picked(way, 300, seed)[100:]
+        assert set(more.tolist()) == set(order[100:][sure[order[100:]].argsort()[:200]].tolist())
+
+
+def test_any_two_images_share_the_mean_over_pairs():
+    teacher, clothes = fashion_teacher(1), fashion("test").x[:1000]
+    asked = chapter12.questions("noise", 1000, 0, 1)
+    home, away = (chapter12.switches(teacher, x).double().mean(0) for x in (clothes, asked))
+    assert chapter12.pairs_one("noise", 1)["alike"] == pytest.approx(
+        50 + 50 * (home * away).mean().item(), abs=1e-3
+    )
