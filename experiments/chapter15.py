@@ -25,8 +25,9 @@ STEPS, LONG, WARM = 1_000, 4_000, 0.3  # own words from 30 % of the steps on
 SHORT, POOL, AGAIN = 200, 3_000, ("labels", "off_policy")  # what the chapter can run again
 RATES, REPORTED = (2.5e-3, 5e-3, 1e-2, 2e-2), range(5)
 WAYS, CONTROL = ("labels", "answers", "off_policy", "on_policy", "mixed"), "dictionary"
-REVERSE = (
-    "on_policy_reverse"  # as on_policy, with KL(student‖teacher) along own answers; see chapter15_reverse
+REVERSE, OFF_REVERSE = (
+    "on_policy_reverse",  # as on_policy, with KL(student‖teacher) along own answers; see chapter15_reverse
+    "off_policy_reverse",  # the same KL from the same step on, along the teacher's answers
 )
 LONGER = ("labels", "off_policy", CONTROL)
 KEPT = Path("_build/chapter15.pt")
@@ -101,7 +102,7 @@ def batch_of(way: str, student, early: bool, data, generator):
     spelled, said, logits = data
     rows = torch.randint(len(spelled), (BATCH,), generator=generator)
     x = trim(spelled[rows])
-    if way in ("labels", "answers", "off_policy", CONTROL) or early:
+    if way in ("labels", "answers", "off_policy", OFF_REVERSE, CONTROL) or early:
         y = trim(said[rows])
         return x, y, None if logits is None else logits[rows, : y.shape[1] - 1].float()
     own = answers(student, x, generator)
@@ -114,7 +115,7 @@ def batch_of(way: str, student, early: bool, data, generator):
 
 
 def train(way: str, steps: int, lr: float, seed: int):
-    """A student trained one of the five ways, as the control, or on its own answers with the other KL."""
+    """A student trained one of the five ways, as the control, or one of the two ways with the other KL."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     spelled, said, logits = (part[: POOL if steps == SHORT else None] for part in teacher_answers())
@@ -131,7 +132,7 @@ def train(way: str, steps: int, lr: float, seed: int):
     for step in range(steps):
         early = step < WARM * steps
         x, y, v = batch_of(way, student, early, data, generator)
-        divergence = reverse_kl_loss if way == REVERSE and not early else forward_kl_loss
+        divergence = reverse_kl_loss if way in (REVERSE, OFF_REVERSE) and not early else forward_kl_loss
         z, counted = student(x, y[:, :-1]), y[:, 1:] != 0
         loss = F.cross_entropy(z[counted], y[:, 1:][counted]) if v is None else divergence(z, v, mask=counted)
         optimizer.zero_grad()

@@ -15,6 +15,7 @@ import torch
 
 from companion.teachers import answers, spell, to_text
 from experiments.chapter15 import (
+    OFF_REVERSE,
     REPORTED,
     REVERSE,
     SHORT,
@@ -29,7 +30,7 @@ from experiments.chapter15 import (
 from experiments.common import FOLDER, run_all, stored
 
 EVALUATED = 3_000
-CHOSEN = ("off_policy", "on_policy", REVERSE)
+CHOSEN = ("off_policy", "on_policy", REVERSE, OFF_REVERSE)
 NEW = FOLDER / "15_new_words.csv"
 
 

@@ -202,10 +202,11 @@ def test_the_slips_are_those_of_the_stored_runs():
 
 def test_the_runs_judged_by_phonemes_are_the_stored_ones(runs):
     parts, words, reverse = (stored(f"15_{name}") for name in ("parts", "words", "reverse"))
-    wanted = {("off_policy", 200), ("off_policy", 1000), ("on_policy", 1000), (runs.REVERSE, 1000)}
+    wanted = {("off_policy", 200), ("off_policy", 1000), ("on_policy", 1000)}
+    wanted |= {(way, runs.STEPS) for way in (runs.REVERSE, runs.OFF_REVERSE)}
     assert {(r["way"], r["steps"]) for r in parts} == wanted and len(parts) == 5 * len(wanted)
     for run in parts:
-        source = reverse if run["way"] == runs.REVERSE else words
+        source = reverse if run["way"] in (runs.REVERSE, runs.OFF_REVERSE) else words
         same = source[
             (source["way"] == run["way"])
             & (source["steps"] == run["steps"])
@@ -233,8 +234,14 @@ def test_parts_are_counted_by_hand(runs, monkeypatch):
     assert (right, errors, each) == pytest.approx((100 / 3, 100 * 2 / 11, 1))
 
 
-def test_the_other_divergence_had_its_own_rate_and_the_seeds_of_on_policy(runs):
+@pytest.mark.parametrize("way", ["on_policy_reverse", "off_policy_reverse"])
+def test_the_other_divergence_had_its_own_rate_and_the_seeds_of_on_policy(runs, way):
+    assert way in (runs.REVERSE, runs.OFF_REVERSE)
     lines = stored("15_reverse")
+    assert set(lines["way"]) == {runs.REVERSE, runs.OFF_REVERSE}
+    lines = lines[lines["way"] == way]
+    short = lines[lines["steps"] == runs.SHORT]
+    lines = lines[lines["steps"] == runs.STEPS]
     tuning = lines[np.isin(lines["seed"], runs.TUNING)]
     first = {float(r["lr"]): r["right"] for r in tuning if r["seed"] == runs.TUNING[0]}
     assert sorted(first) == sorted(runs.RATES)
@@ -246,10 +253,11 @@ def test_the_other_divergence_had_its_own_rate_and_the_seeds_of_on_policy(runs):
     assert best not in (min(runs.RATES), max(runs.RATES))
     reported = lines[lines["seed"] < len(runs.REPORTED)]
     assert sorted(reported["seed"]) == list(runs.REPORTED) and set(reported["lr"]) == {best}
-    assert set(lines["way"]) == {runs.REVERSE} and set(lines["steps"]) == {runs.STEPS}
+    assert sorted(short["seed"]) == (list(runs.REPORTED) if way == runs.OFF_REVERSE else [])
+    assert set(short["lr"]) <= {best}
 
 
-def test_only_own_answers_have_the_other_divergence(runs, monkeypatch):
+def test_the_other_divergence_begins_after_the_start(runs, monkeypatch):
     called = []
     for name in ("forward_kl_loss", "reverse_kl_loss"):
         loss = getattr(runs, name)
@@ -260,7 +268,12 @@ def test_only_own_answers_have_the_other_divergence(runs, monkeypatch):
     said = runs.answers(runs.TEACHER, spelled)
     logits = runs.TEACHER(spelled, said[:, :-1]).detach().half()
     monkeypatch.setattr(runs, "teacher_answers", lambda: (spelled, said, logits))
-    for way, late in ((runs.REVERSE, "reverse_kl_loss"), ("on_policy", "forward_kl_loss")):
+    for way, late in (
+        (runs.REVERSE, "reverse_kl_loss"),
+        (runs.OFF_REVERSE, "reverse_kl_loss"),
+        ("on_policy", "forward_kl_loss"),
+        ("off_policy", "forward_kl_loss"),
+    ):
         called.clear()
         runs.train(way, 10, 1e-3, 0)
         assert called == ["forward_kl_loss"] * 3 + [late] * 7
@@ -278,7 +291,9 @@ def bare(ids):
     return [[token for token in row if token] for row in ids.tolist()]
 
 
-@pytest.mark.parametrize("way", ["labels", "answers", "off_policy", "on_policy", "mixed"])
+@pytest.mark.parametrize(
+    "way", ["labels", "answers", "off_policy", "off_policy_reverse", "on_policy", "mixed"]
+)
 def test_a_batch_has_the_words_of_whoever_speaks(runs, way):
     spelled = runs.spell(["status", "data", "route", "either"])
     said = runs.answers(runs.TEACHER, spelled)
