@@ -1,6 +1,6 @@
 """The long runs of chapter 8: what keeps a student from its teacher, the price of a badly chosen T, a biased teacher.
 
-    python -m experiments.chapter08     # resumes where it stopped; about 12 minutes on one core
+    python -m experiments.chapter08     # resumes where it stopped; about 15 minutes on one core
 
 Learning rates are chosen on validation with seeds 100 to 102; seeds 0 to 9 are reported on test. Seed s has
 its own initial weights, its own images and its own teacher.
@@ -187,10 +187,76 @@ def both() -> None:
         choose_then_report("08_both", about, both_one, "accuracy", rates, factor=factor)
 
 
+# --------------------------------------------------------------------- is it the teacher's confidence, or its skew?
+
+
+def own_temperature(logits: Tensor, log_prior: Tensor) -> float:
+    """The T that fits the teacher's logits to validation labels as unequal as its own: classes weighed by their share."""
+    weight = log_prior.exp()[VAL.y].double()
+    scales = torch.logspace(-1, 1, 401, dtype=torch.float64)
+    of_label = [(logits.double() / T).log_softmax(-1)[range(len(VAL)), VAL.y] for T in scales]
+    return scales[torch.stack([-(weight * x).mean() for x in of_label]).argmin()].item()
+
+
+def sure_one(factor: float, seed: int) -> dict:
+    """The teacher itself: its logits divided by the T that fits them, then less `factor` times the log shares."""
+    (_, _, log_prior), (on_val, z) = biased(seed), biased_logits(seed)
+    T = own_temperature(on_val, log_prior)
+    on_val, z = on_val / T - factor * log_prior, z / T - factor * log_prior
+    rarest = TEST.y == log_prior.argmin()
+    return {
+        "T": T,
+        "val": accuracy(on_val, VAL.y),
+        "accuracy": accuracy(z, TEST.y),
+        "c0": accuracy(z[rarest], TEST.y[rarest]),
+    }
+
+
+def sure() -> None:
+    about = "Accuracy (%) of biased teachers, logits / fitted T less factor · log shares; seeds 0 to 9"
+    settings = [{"factor": f, "seed": s} for s in REPORTED for f in (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)]
+    run_all("08_sure", about, settings, sure_one)
+
+
+@lru_cache(maxsize=16)
+def even(seed: int):
+    """The same student's images, and a ConvNet(16) that learnt on as many others as the biased one, evenly spread."""
+    mine, tail, log_prior = biased_split(seed)
+    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
+    by_class = [order[TRAIN.y[order] == c][100:] for c in range(10)]
+    index = torch.stack([i[:300] for i in by_class], 1).flatten()[
+        : len(tail)
+    ]  # one class after the other, in turn
+    teacher = ConvNet(16, seed=seed)
+    fit(teacher, TRAIN[index], steps=300, lr=5e-3, seed=seed)
+    return mine, teacher, log_prior
+
+
+def even_one(kind: str, lr: float, seed: int) -> dict:
+    (mine, teacher, log_prior), part = even(seed), part_of(seed)
+    student = teacher
+    if kind == "taught":
+        student = ConvNet(4, dropout=0.0, seed=seed)
+        fit(student, mine, soft(4), teacher_logits(teacher, mine.x), steps=300, lr=lr, seed=seed)
+    z = teacher_logits(student, part.x)
+    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
+    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+
+
+def evenly() -> None:
+    """The control: as many images for the teacher, spread evenly over the classes."""
+    about = "Accuracy (%) as 08_fairness, teachers of as many images, all classes alike; seeds 0 to 9"
+    run_all("08_even", about, [{"kind": "teacher", "lr": 0.0, "seed": s} for s in REPORTED], even_one)
+    rates = {"lr": (0.001, 0.003, 0.01, 0.03, 0.1)}
+    choose_then_report("08_even", about, even_one, "accuracy", rates, kind="taught")
+
+
 if __name__ == "__main__":
     following()
     fairness()
     correction()
     multiples()
     both()
+    sure()
+    evenly()
     temperature()

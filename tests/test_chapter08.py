@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from companion import checks, data
+from companion.data import Split
 from companion.losses import distillation_loss
 from companion.metrics import accuracy, agreement, paired_interval
 from companion.models import MLP
@@ -180,3 +181,30 @@ def test_students_of_a_corrected_teacher_come_back_as_stored(name, one):
     found = one(factor=1.5, lr=float(row["lr"]), seed=3)
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
     assert [found[f"c{i}"] for i in range(3)] == pytest.approx([row[f"c{i}"] for i in range(3)], abs=2)
+
+
+def test_a_teacher_calibrated_on_its_own_kind_comes_back_as_stored():
+    rows = stored("08_sure")
+    (row,) = rows[(rows["factor"] == 1.0) & (rows["seed"] == 3)]
+    found = chapter08.sure_one(factor=1.0, seed=3)
+    assert found["T"] == pytest.approx(row["T"], rel=0.03)
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
+
+
+def test_the_fitted_temperature_finds_how_far_logits_were_stretched(monkeypatch):
+    """Labels drawn from the softened logits of a made-up teacher, stretched by two, on classes as unequal as ours."""
+    _, _, log_prior = chapter08.biased_split(3)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(len(chapter08.VAL), 10, generator=generator) + log_prior
+    drawn = z.softmax(-1).multinomial(1, generator=generator)[:, 0]
+    monkeypatch.setattr(chapter08, "VAL", Split(chapter08.VAL.x, drawn))
+    # these labels are as unequal as the teacher's already, so no class needs another weight
+    assert chapter08.own_temperature(2 * z, torch.zeros(10)) == pytest.approx(2, rel=0.1)
+
+
+def test_a_student_of_a_teacher_of_evenly_spread_images_comes_back_as_stored():
+    rows = stored("08_even")
+    (row,) = rows[(rows["kind"] == "taught") & (rows["seed"] == 3)]
+    found = chapter08.even_one(kind="taught", lr=float(row["lr"]), seed=3)
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
+    assert len(chapter08.biased_split(3)[1]) == 1737  # what the page says of both teachers
