@@ -1,6 +1,6 @@
-"""The long runs of chapter 11: one student and many teachers, checkpoints on sparse parity, lessons in noise.
+"""The long runs of chapter 11: one student and many teachers, suspects, checkpoints on sparse parity, lessons in noise.
 
-    python -m experiments.chapter11     # resumes where it stopped; about 8 minutes on one core
+    python -m experiments.chapter11     # resumes where it stopped; about 16 minutes on one core
 
 Learning rates (and temperatures) are chosen on validation with seeds 100 to 102, for each teacher its own; seeds 0
 to 9 are reported on test. Seed s has its own initial weights, its own images and teachers of its own. What shares a
@@ -64,7 +64,11 @@ def choose_then_report_many(name: str, about: str, settings: list[dict], rates, 
 # ----------------------------------------------------------------------------------------------- sparse parity
 
 BITS, PARITY, PARITY_STEPS, EVERY = 32, 4, 640, 40
-KINDS = ("labels", "final", "progressive", "final named", "progressive named")
+KINDS = ("labels", "final", "progressive", "final named", "progressive named", "progressive random")
+KINDS += tuple(
+    f"one named {step}" for step in (120, 240, 400, 600)
+)  # one copy for half of the time, then the last
+ALONE = (8, 16, 32, 64, 128, 256)  # hidden units that learn from the labels, without a teacher
 
 
 def parity(seed: int, n: int) -> Split:
@@ -109,12 +113,18 @@ def course(kind: str, seed: int) -> nn.Module | None:
         return None
     if kind.startswith("final"):
         return checkpoints[-1]
+    if kind.startswith("one"):
+        return Course([checkpoints[int(kind.split()[-1]) // EVERY - 1], checkpoints[-1]], PARITY_STEPS // 2)
     return Course(checkpoints[2:], PARITY_STEPS // 2 // len(checkpoints[2:]))
 
 
 def parity_together(configs: list[dict], lr: float) -> list[dict]:
-    """Students MLP(32, 8, 2), each example seen once; their accuracy every 64 steps, and at the end on new rows."""
-    curves = [[] for _ in configs]
+    """Students MLP(32, 8, 2), each example seen once; their accuracy every 64 steps, and at the end on new rows.
+
+    "progressive random": labels, in each batch as many of them wrong as the copy on its way makes mistakes there, but
+    on rows drawn by chance.
+    """
+    curves, chance = [[] for _ in configs], torch.Generator().manual_seed(configs[0]["seed"])
     students = [MLP(BITS, 8, 2, seed=c["seed"]) for c in configs]
     data = [parity(c["seed"], 128 * PARITY_STEPS) for c in configs]
     fresh = [parity(c["seed"] + 2000, 4000) for c in configs]  # of each student's own
@@ -123,6 +133,11 @@ def parity_together(configs: list[dict], lr: float) -> list[dict]:
         curve.append(accuracy(z.detach(), y))
         if "named" in kind:
             return hard_loss(z, None, v.argmax(-1))
+        if "random" in kind:
+            wrong = torch.randperm(len(y), generator=chance)[: int((v.argmax(-1) != y).sum())]
+            told = y.clone()
+            told[wrong] = 1 - y[wrong]
+            return hard_loss(z, None, told)
         return hard_loss(z, None, y) if kind == "labels" else kd_loss(z, v)
 
     losses = [partial(loss, curve, c["kind"]) for curve, c in zip(curves, configs, strict=True)]
@@ -223,6 +238,23 @@ def watch(rates: dict[str, float]) -> None:
         "11_watched", about, [{"kind": k, "step": t} for k in WATCHED for t in steps],
         lambda kind, step: found(kind)[step // EVERY],
     )  # fmt: skip
+
+
+def alone(configs: list[dict], lr: float) -> list[dict]:
+    """Networks of some width that learn the parity from labels, each example seen once."""
+    rows = []
+    for c in configs:
+        model, data = MLP(BITS, c["width"], 2, seed=c["seed"]), parity(c["seed"], 128 * PARITY_STEPS)
+        fit(model, data, steps=PARITY_STEPS, lr=lr, batch_size=128, seed=c["seed"])
+        fresh = parity(c["seed"] + 2000, 4000)
+        rows.append({"accuracy": accuracy(predict(model, fresh.x), fresh.y)})
+    return rows
+
+
+def widths() -> None:
+    about = "Sparse parity: accuracy (%) of MLP(32 width 2) that learns from the labels, by its width; seeds 0 to 9"
+    settings = [{"width": w, "grid": [1]} for w in ALONE]
+    choose_then_report_many("11_parity_width", about, settings, (0.001, 0.003, 0.01, 0.03, 0.1), alone)
 
 
 def parities() -> None:
@@ -469,7 +501,114 @@ def one_student() -> None:
     choose_then_report_many("11_teaching", about, control, RATES, taught_together)
 
 
+# ------------------------------------------------------- why the better teacher makes no better student: suspects
+
+FEW = 20  # images a class
+BASES = ("MLP 128", "MLP 8", "ConvNet")  # whose answers are given, or altered
+
+
+def student_of(build: str, seed: int) -> nn.Module:
+    return (
+        ConvNet(16, dropout=0.0, seed=seed)
+        if build == "ConvNet"
+        else MLP(784, int(build.split()[1]), 10, seed=seed)
+    )
+
+
+def exchanged(v: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    """On these rows the largest logit changes places with that of another class: as sure as before, another name."""
+    v, top = v.clone(), v.argmax(-1)[rows]
+    v[rows, top], v[rows, others] = v[rows, others], v[rows, top]
+    return v
+
+
+def corrected(v: Tensor, y: Tensor) -> Tensor:
+    """Every mistake put right, as sure as it was made."""
+    wrong = (v.argmax(-1) != y).nonzero()[:, 0]
+    return exchanged(v, wrong, y[wrong])
+
+
+def mistaken(v: Tensor, y: Tensor, many: int, seed: int) -> Tensor:
+    """Mistakes on images drawn by chance, for a class drawn by chance, until `many` names are wrong."""
+    generator, right = torch.Generator().manual_seed(seed), (v.argmax(-1) == y).nonzero()[:, 0]
+    more = max(0, many - (len(y) - len(right)))
+    rows = right[torch.randperm(len(right), generator=generator)[:more]]
+    return exchanged(v, rows, (y[rows] + torch.randint(1, 10, (more,), generator=generator)) % 10)
+
+
+def softness(v: Tensor) -> float:
+    """Mean entropy of the answers, in nats."""
+    return -(v.softmax(-1) * v.log_softmax(-1)).sum(-1).mean().item()
+
+
+def as_soft(v: Tensor, goal: float) -> Tensor:
+    """The same answers at the temperature at which their mean entropy is the goal."""
+    low, high = 0.01, 100.0
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if softness(v / middle) < goal else (low, middle)
+    return v / middle
+
+
+def altered(kind: str, seed: int, images: Split) -> Tensor:
+    """A teacher's logits on a student's images, changed in one respect towards those of MLP 8."""
+    model = predict(teachers("MLP 8")[seed], images.x)
+    errors = int((model.argmax(-1) != images.y).sum())
+    if kind == "MLP 8 corrected":
+        return corrected(model, images.y)
+    if kind == "MLP 8 random mistakes":
+        return mistaken(corrected(model, images.y), images.y, errors, seed)
+    if not kind.startswith("ConvNet "):
+        return predict(teachers(kind)[seed], images.x)
+    v = predict(teachers("ConvNet")[seed], images.x)
+    if kind == "ConvNet as soft":
+        return as_soft(v, softness(model))
+    return mistaken(v, images.y, errors, seed)  # "ConvNet random mistakes"
+
+
+def suspects_together(configs: list[dict], lr: float) -> list[dict]:
+    images = [FOR_STUDENTS.sample(FEW, c["seed"]) for c in configs]
+    told = [altered(c["kind"], c["seed"], part) for c, part in zip(configs, images, strict=True)]
+    made = [student_of(c["student"], c["seed"]) for c in configs]
+    losses = [partial(distillation_loss, T=c["setting"], alpha=1) for c in configs]
+    for build in dict.fromkeys(c["student"] for c in configs):
+        group = [i for i, c in enumerate(configs) if c["student"] == build]
+        for part in [[i] for i in group] if build == "ConvNet" else [group]:
+            students, data, loss, answers, seeds = (
+                [each[i] for i in part] for each in (made, images, losses, told, [c["seed"] for c in configs])
+            )
+            fit_many(students, data, loss, answers, steps=400, lr=lr, seeds=seeds)
+    rows = []
+    for c, student, own, v in zip(configs, made, images, told, strict=True):
+        part, base = part_of(c["seed"]), next(k for k in BASES if c["kind"].startswith(k))
+        z, t = predict(student, part.x), on_part(base, FEW, c["seed"])
+        names = z.argmax(-1)
+        row = {"accuracy": accuracy(z, part.y), "teacher_accuracy": accuracy(t, part.y)}
+        row["told_right"] = accuracy(v, own.y)
+        row["told_entropy"] = softness(v)
+        row["follows_told"] = accuracy(predict(student, own.x), v.argmax(-1))
+        row["follows_new"] = 100 * (names == t.argmax(-1)).float().mean().item()
+        rows.append(row)
+    return rows
+
+
+def suspects() -> None:
+    about = (
+        "Accuracy (%) of a student of 200 answers, by its build and by what is changed in its teacher's answers; 400 "
+        "steps; setting: T; told: the teacher's answers to these 200 images; follows: names the teacher's class"
+    )
+    kinds = ("ConvNet as soft", "ConvNet random mistakes", "MLP 8 corrected", "MLP 8 random mistakes")
+    pairs = [("MLP 8", k) for k in ("MLP 8", "MLP 128", "ConvNet", *kinds)]
+    pairs += [(f"MLP {w}", k) for w in (32, 128) for k in ("MLP 8", "MLP 128", "ConvNet")]
+    settings = [{"student": s, "kind": k, "grid": (1.0, 4.0)} for s, k in pairs]
+    choose_then_report_many("11_suspects", about, settings, RATES, suspects_together)
+    settings = [{"student": "ConvNet", "kind": k, "grid": (1.0, 4.0)} for k in ("MLP 8", "ConvNet")]
+    choose_then_report_many("11_suspects", about, settings, RATES, suspects_together)
+
+
 if __name__ == "__main__":
     one_student()
     parities()
+    widths()
+    suspects()
     subliminal()

@@ -9,6 +9,7 @@ import torch
 from companion import checks
 from companion.metrics import accuracy
 from companion.models import MLP
+from experiments.chapter11 import as_soft, corrected, mistaken, softness
 
 
 @pytest.mark.equation("eq-lost-regained")
@@ -99,9 +100,37 @@ def test_check_of_the_account(hint, capsys):
 
 def test_the_choices(capsys):
     checks.gives_away(lambda: (0, -1, 100))
+    checks.one_copy(lambda: 400)
     checks.first_suspect(lambda: "a")
-    assert capsys.readouterr().out == "✓ gives_away\n✓ first_suspect\n"
+    assert capsys.readouterr().out == "✓ gives_away\n✓ one_copy\n✓ first_suspect\n"
+    checks.one_copy(lambda: 240)
+    assert "only one" in capsys.readouterr().out
     signs = np.array(list(product((1, -1), repeat=2)))
     answer = 2 * signs.prod(1) - signs[:, 1]
     assert (answer[:, None] * signs).mean(0).tolist() == [0, -1]
     assert (np.sign(answer) == signs.prod(1)).all()
+
+
+# ------------------------------------------------------------------------------------- a teacher's answers, altered
+
+
+def test_mistakes_are_moved_without_a_change_of_how_sure_the_teacher_is():
+    generator = torch.Generator().manual_seed(0)
+    v, y = torch.randn(200, 10, generator=generator), torch.randint(0, 10, (200,), generator=generator)
+    v = v + 2 * torch.nn.functional.one_hot(y, 10)
+    wrong = int((v.argmax(-1) != y).sum())
+    assert 0 < wrong < 150
+    put_right, more = corrected(v, y), mistaken(v, y, 150, seed=1)
+    assert (put_right.argmax(-1) == y).all()
+    assert int((more.argmax(-1) != y).sum()) == 150
+    for altered in (put_right, more, mistaken(put_right, y, wrong, seed=2)):
+        assert torch.equal(altered.sort(-1).values, v.sort(-1).values)  # the same numbers, in other places
+    kept = v.argmax(-1) != y
+    assert torch.equal(more[kept], v[kept])  # its own mistakes stay
+
+
+def test_answers_are_made_as_soft_as_the_goal():
+    v = 5 * torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
+    soft = as_soft(v, 1.5)
+    assert softness(soft) == pytest.approx(1.5, abs=1e-4)
+    assert torch.equal(soft.argmax(-1), v.argmax(-1))

@@ -206,6 +206,11 @@ EXERCISES = (
              (2, 50): "the product counts twice as much as the single sign: can the sign turn?",
              (2, 75): "go through the four cases: 1, −1, −3, 3. Compare each sign with its label.",
          }, within=0.001), kind="predict"),
+    _row("one_copy", "11_teachers", 2, "soft targets", "One copy instead of thirteen", choice("one_copy", 400, {
+        120: "that copy still guesses, and which signs its names go with is chance.",
+        240: "it shows the signs, but is wrong on a third; of ten students only one then ended above 90 %.",
+        600: "its names are nearly the labels, and from labels few students of eight units find the signs.",
+    }), kind="predict"),
     _row("first_suspect", "11_teachers", 1, "tools", "Which student do you test first?",
          choice("first_suspect", "A", {
              "B": "the filter is the same, and the effect was not seen with another base model.",
