@@ -16,6 +16,7 @@ from companion.tokens import forward_kl_loss, sparse_kd_loss
 from companion.vocabulary import uld_loss
 from experiments import chapter14 as runs
 from experiments import chapter14_cuts as cuts
+from experiments import chapter14_stored as kept
 from experiments import common
 from tests.test_notebooks import ROOT, cells
 
@@ -244,3 +245,35 @@ def test_uld_is_the_distance_of_two_sorted_lists():
     z, v = two_sides(4, 6)
     p, q = (np.sort(softmax(x.numpy(), -1), -1) for x in (v, z))
     assert uld_loss(z, v).item() == pytest.approx(np.abs(p - q).sum(-1).mean(), rel=1e-12)
+
+
+# ----------------------------------------------------------------------------------------- students of stored answers
+
+
+def test_draws_are_shares_and_each_token_has_its_share_once():
+    p = torch.tensor([[0.5, 0.2, 0.15, 0.1, 0.05]]).expand(3, 5)
+    index, share = kept.drawn(p, 2000, torch.Generator().manual_seed(0))
+    assert share.sum(-1).tolist() == pytest.approx([1, 1, 1])
+    told = torch.zeros(3, 5).scatter_add_(1, index, share)
+    assert torch.allclose(told, p, atol=0.04) and not torch.equal(told[0], told[1])
+    assert (share > 0).sum(-1).tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize("rule", ["one for the rest", "as they are", "both renormalised"])
+def test_with_all_tokens_kept_each_rule_pushes_as_the_whole_answer_does(rule):
+    z, v = (x.float().requires_grad_() for x in two_sides(4, 6))
+    p = v.detach().softmax(-1)
+    slopes = [
+        torch.autograd.grad(loss, z)[0]
+        for loss in (kept.loss_of(rule, 6, z, p, None), forward_kl_loss(z, v.detach()))
+    ]
+    assert torch.allclose(*slopes, atol=1e-3)  # probabilities are stored in float16
+
+
+@pytest.mark.parametrize("rule, n", [("one for the rest", 5), ("draws", 50), ("T = 2", 0), ("reverse KL", 0)])
+def test_a_student_of_stored_answers_learns_and_leaves_the_run_as_it_was(small, rule, n):
+    whole, first = runs.of_step, runs.score(runs.cut(), "scripture", "test")
+    row = kept.one(rule, n, 1e-2, 0)
+    assert runs.of_step is whole and row["agreement"] >= first["agreement"]
+    assert [name for name in row if name.startswith("step_")] == ["step_0", "step_1", "step_2", "step_3"]
+    assert row == kept.one(rule, n, 1e-2, 0)  # the same draws again
