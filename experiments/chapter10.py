@@ -163,7 +163,10 @@ def answers(base: str, z: Tensor, v: Tensor, y: Tensor) -> Tensor:
     return hard_loss(z, None, y) if base == "labels" else distillation_loss(z, v, y, T=4, alpha=0.9)
 
 
-def trained(method: str, base: str, target: str, weight: float, lr: float, seed: int) -> ConvNet:
+def trained(
+    method: str, base: str, target: str, weight: float, lr: float, seed: int,
+    steps: int = STEPS, decay: float = 0.01,
+) -> ConvNet:  # fmt: skip
     """A student that learns from labels, or from KD, and with some weight from features."""
     images, told = lesson(target, seed)
 
@@ -174,7 +177,7 @@ def trained(method: str, base: str, target: str, weight: float, lr: float, seed:
         return first + (weight * LOSSES[method](maps, fitted, maps_t) if method != "none" else 0)
 
     student = Student(seed)
-    fit(student, images, loss, told, steps=STEPS, lr=lr, seed=seed)
+    fit(student, images, loss, told, steps=steps, lr=lr, seed=seed, weight_decay=decay)
     return student.net
 
 

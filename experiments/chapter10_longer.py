@@ -1,0 +1,121 @@
+"""Controls of chapter 10: KD for longer, the five losses beside labels with a tuned weight decay, attention maps.
+
+    python -m experiments.chapter10_longer     # resumes where it stopped; about 15 minutes on one core
+
+KD for 200 + 1,000 and 200 + 3,000 steps, as many as students and their new last layers have together, and KD with
+contrast for the first of these; the rate is chosen anew. Beside labels, and for KD alone, the decay, the weight and
+the rate are each walked in turn until none moves. Seeds 100 to 102 choose on validation, seeds 0 to 9 are reported on
+test; images, teacher and first weights of a seed are those of experiments/chapter10.py. 10_maps.csv: how far the
+attention maps of its students are from the teacher's, on the test images, in each of the three stages.
+"""
+
+import numpy as np
+import torch
+
+from companion.data import fashion_teacher
+from companion.features import attention_transfer_loss
+from companion.metrics import accuracy
+from experiments.chapter10 import RATES, START, TEST, VAL, WEIGHTS, rows, trained, untrained_student
+from experiments.common import REPORTED, TUNING, run_all, stored
+
+NAME = "10_longer"
+ABOUT = "Accuracy (%) of ConvNet(4), 1000 images: KD with more steps, labels with a tuned weight decay"
+DECAYS = (0.01, 0.1, 0.3, 1.0, 3.0)
+GRIDS = {"decay": DECAYS, "weight": WEIGHTS, "lr": RATES}
+ORDER = ("method", "base", "steps", "decay", "weight", "lr")
+
+
+def one(method: str, base: str, steps: int, decay: float, weight: float, lr: float, seed: int) -> dict:
+    net, part = (
+        trained(method, base, "teacher", weight, lr, seed, steps, decay),
+        VAL if seed in TUNING else TEST,
+    )
+    return {"accuracy": accuracy(rows(net, part.x)[:, :10], part.y)}
+
+
+def run(setting: dict, seeds) -> np.ndarray:
+    setting = {k: setting[k] for k in ORDER}
+    found = run_all(NAME, ABOUT, [{**setting, "seed": s} for s in seeds], one)
+    here = np.isin(found["seed"], list(seeds)) & np.all([found[k] == v for k, v in setting.items()], axis=0)
+    return found["accuracy"][here]
+
+
+def walk(name: str, setting: dict) -> dict:
+    """The value of `name` with the best mean on validation: where it is, its neighbours, and on from there."""
+    values = GRIDS[name]
+    best = values.index(setting[name])
+    while True:
+        around = [i for i in (best, best - 1, best + 1) if 0 <= i < len(values)]
+        better = max(around, key=lambda i: run({**setting, name: values[i]}, TUNING).mean())
+        if better == best:
+            return {**setting, name: values[best]}
+        best = better
+
+
+def walk_all(setting: dict, which: tuple) -> None:
+    before = None
+    while before != setting:
+        before = setting
+        for name in which:
+            setting = walk(name, setting)
+    run(setting, REPORTED)
+
+
+def longer(method: str, steps: int) -> None:
+    table = stored("10_methods")
+    of = (table["method"] == method) & (table["base"] == "kd") & (table["target"] == "teacher")
+    found = table[of & (table["seed"] == 0)]
+    weight, lr = float(found["weight"][0]), float(found["lr"][0])
+    setting = {"method": method, "base": "kd", "steps": steps, "decay": 0.01, "weight": weight, "lr": lr}
+    walk_all(setting, ("lr",))
+
+
+def decayed(method: str, base: str = "labels") -> None:
+    """Beside labels or in KD alone, from chapter 10's weight, and the decay and rate of labels in chapter 13."""
+    table, weight = stored("10_methods"), 0.0
+    if method != "none":
+        of = (table["method"] == method) & (table["base"] == "labels") & (table["target"] == "teacher")
+        weight = float(table[of & (table["seed"] == 0)]["weight"][0])
+    setting = {"method": method, "base": base, "steps": 200, "decay": 1.0, "weight": weight, "lr": 0.03}
+    walk_all(setting, ("lr", "decay") if method == "none" else ("weight", "lr", "decay"))
+
+
+@torch.no_grad()
+def apart(method: str, base: str, target: str, seed: int) -> dict:
+    """The mean attention loss between a student and its teacher on the test images, stage by stage."""
+    if method == "untrained":
+        net = untrained_student(seed)
+    else:
+        table = stored("10_methods")
+        of = (table["method"] == method) & (table["base"] == base) & (table["target"] == target)
+        weight, lr = (float(table[of & (table["seed"] == seed)][k][0]) for k in ("weight", "lr"))
+        with torch.enable_grad():
+            net = trained(method, base, target, weight, lr, seed)
+    net.eval()
+    maps = zip(net.features(TEST.x), fashion_teacher(seed % 10).features(TEST.x), strict=True)
+    return {f"stage{k}": attention_transfer_loss(*pair).item() for k, pair in enumerate(maps, 1)}
+
+
+def maps() -> None:
+    about = "Mean attention loss between the maps of a student and of its teacher, 10,000 test images"
+    for method, base, target in (
+        ("untrained", "labels", "teacher"),
+        ("none", "labels", "teacher"),
+        ("none", "kd", "teacher"),
+        ("attention", "labels", "teacher"),
+        ("attention", "kd", "teacher"),
+        ("attention", "labels", "same class"),
+        ("attention", "labels", "untrained"),
+    ):
+        kind = {"method": method, "base": base, "target": target}
+        run_all("10_maps", about, [{**kind, "seed": s} for s in REPORTED], apart)
+
+
+if __name__ == "__main__":
+    longer("none", 1200)
+    maps()
+    for method in ("none", *START):
+        decayed(method)
+    longer("none", 3200)
+    longer("contrastive", 1200)
+    decayed("none", "kd")
