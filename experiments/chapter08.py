@@ -82,15 +82,19 @@ def temperature() -> None:
 # ------------------------------------------------------------------------------------------------------ fairness
 
 
+def of_each_class(seed: int) -> list[Tensor]:
+    """The places in TRAIN of each class, in the order of this seed."""
+    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
+    return [order[TRAIN.y[order] == c] for c in range(10)]
+
+
 def biased_split(seed: int) -> tuple[Split, Split, Tensor]:
     """1000 balanced images for the student; of the others a 100 : 1 long tail for its teacher; log shares."""
-    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
-    labels = TRAIN.y[order]
-    by_class = [order[labels == c] for c in range(10)]
-    mine = torch.cat([index[:100] for index in by_class])
+    each = of_each_class(seed)
+    mine = torch.cat([index[:100] for index in each])
     rank = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
     counts = (700 * 100 ** (-rank / 9)).round().int().tolist()
-    others = torch.cat([index[100 : 100 + n] for index, n in zip(by_class, counts, strict=True)])
+    others = torch.cat([index[100 : 100 + n] for index, n in zip(each, counts, strict=True)])
     counts = torch.tensor(counts, dtype=torch.float)
     return TRAIN[mine], TRAIN[others], (counts / counts.sum()).log()
 
@@ -104,8 +108,14 @@ def biased(seed: int):
     return mine, teacher, log_prior
 
 
+def by_class(z: Tensor, part: Split, log_prior: Tensor) -> dict:
+    """The accuracy over all classes, and of each, rarest first in the teacher's training set."""
+    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
+    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+
+
 def fair_one(kind: str, lr: float, seed: int) -> dict:
-    """The accuracy of each class, rarest first in the teacher's training set."""
+    """A student of the kind, or the teacher itself; classes as in `by_class`."""
     (mine, teacher, log_prior), part = biased(seed), part_of(seed)
     v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
     loss = {
@@ -121,8 +131,7 @@ def fair_one(kind: str, lr: float, seed: int) -> dict:
     else:
         fit(student, mine, loss[kind], v, steps=300, lr=lr, seed=seed)
     z = teacher_logits(student, part.x)
-    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
-    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+    return by_class(z, part, log_prior)
 
 
 def fairness() -> None:
@@ -144,8 +153,7 @@ def corrected_one(factor: float, seed: int) -> dict:
     """The teacher itself, without a student, less `factor` times the log shares of its classes."""
     (_, _, log_prior), (on_val, z) = biased(seed), biased_logits(seed)
     val, z = accuracy(on_val - factor * log_prior, VAL.y), z - factor * log_prior
-    each = [accuracy(z[TEST.y == c], TEST.y[TEST.y == c]) for c in log_prior.argsort().tolist()]
-    return {"val": val, "accuracy": accuracy(z, TEST.y), **{f"c{i}": v for i, v in enumerate(each)}}
+    return {"val": val, **by_class(z, TEST, log_prior)}
 
 
 def correction() -> None:
@@ -155,13 +163,12 @@ def correction() -> None:
 
 
 def multiple_one(factor: float, lr: float, seed: int, loss=None) -> dict:
-    """A student of the teacher's logits less `factor` times the log shares; classes as in `fair_one`."""
+    """A student of the teacher's logits less `factor` times the log shares; classes as in `by_class`."""
     (mine, teacher, log_prior), part = biased(seed), part_of(seed)
     v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
     fit(student, mine, loss or soft(4), v - factor * log_prior, steps=300, lr=lr, seed=seed)
     z = teacher_logits(student, part.x)
-    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
-    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+    return by_class(z, part, log_prior)
 
 
 def multiples() -> None:
@@ -203,13 +210,8 @@ def sure_one(factor: float, seed: int) -> dict:
     (_, _, log_prior), (on_val, z) = biased(seed), biased_logits(seed)
     T = own_temperature(on_val, log_prior)
     on_val, z = on_val / T - factor * log_prior, z / T - factor * log_prior
-    rarest = TEST.y == log_prior.argmin()
-    return {
-        "T": T,
-        "val": accuracy(on_val, VAL.y),
-        "accuracy": accuracy(z, TEST.y),
-        "c0": accuracy(z[rarest], TEST.y[rarest]),
-    }
+    found = by_class(z, TEST, log_prior)
+    return {"T": T, "val": accuracy(on_val, VAL.y), "accuracy": found["accuracy"], "c0": found["c0"]}
 
 
 def sure() -> None:
@@ -222,11 +224,8 @@ def sure() -> None:
 def even(seed: int):
     """The same student's images, and a ConvNet(16) that learnt on as many others as the biased one, evenly spread."""
     mine, tail, log_prior = biased_split(seed)
-    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
-    by_class = [order[TRAIN.y[order] == c][100:] for c in range(10)]
-    index = torch.stack([i[:300] for i in by_class], 1).flatten()[
-        : len(tail)
-    ]  # one class after the other, in turn
+    others = [index[100:400] for index in of_each_class(seed)]
+    index = torch.stack(others, 1).flatten()[: len(tail)]  # one of each class in turn
     teacher = ConvNet(16, seed=seed)
     fit(teacher, TRAIN[index], steps=300, lr=5e-3, seed=seed)
     return mine, teacher, log_prior
@@ -239,8 +238,7 @@ def even_one(kind: str, lr: float, seed: int) -> dict:
         student = ConvNet(4, dropout=0.0, seed=seed)
         fit(student, mine, soft(4), teacher_logits(teacher, mine.x), steps=300, lr=lr, seed=seed)
     z = teacher_logits(student, part.x)
-    each = [accuracy(z[part.y == c], part.y[part.y == c]) for c in log_prior.argsort().tolist()]
-    return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
+    return by_class(z, part, log_prior)
 
 
 def evenly() -> None:
