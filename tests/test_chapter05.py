@@ -174,3 +174,31 @@ def test_the_intervals_of_six_comparisons_are_those_of_scipy():
     ours = metrics.paired_interval(d, level=1 - 0.05 / 6)
     theirs = stats.ttest_1samp(d, 0).confidence_interval(1 - 0.05 / 6)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-6)
+
+
+def test_a_student_of_a_thousand_labels_and_their_shifted_copies_comes_back_as_stored():
+    """Another processor may move a few of the ten thousand images."""
+    from experiments import chapter05
+    from experiments.common import stored
+
+    rows = stored("05_thousand")
+    (row,) = rows[(rows["lr"] == 0.001) & (rows["shift"] == 1) & (rows["seed"] == 3)]
+    found = chapter05.train_one("hard", seed=3, per_class=100, steps=3000, lr=0.001, shift=1)
+    assert row["part"] == found["part"] == "test"
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.6)
+
+
+def test_validation_chose_the_setting_of_the_thousand_away_from_the_edges():
+    from experiments import chapter05
+    from experiments.common import stored
+
+    rows = stored("05_thousand")
+    tried = rows[rows["part"] == "val"]
+    rates, shifts = np.unique(tried["lr"]), np.unique(tried["shift"])
+    best = max(
+        ((lr, shift) for lr in rates for shift in shifts),
+        key=lambda s: chapter05.validation(rows, lr=s[0], shift=s[1]),
+    )
+    assert best == (0.001, 1)
+    assert rates[0] < best[0] < rates[-1] and shifts[0] < best[1] < shifts[-1]
+    assert set(rows["seed"][(rows["part"] == "test") & (rows["lr"] == best[0])]) == set(range(10))
