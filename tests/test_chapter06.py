@@ -151,6 +151,16 @@ def test_the_answers_to_varied_images_fix_a_linear_teacher_and_names_do_not():
     assert torch.equal((varied @ torch.tensor([1.0, -5.0])).sign(), (varied @ weights).sign())
 
 
+def test_each_piece_of_two_units_has_a_function_of_its_own():
+    """The worked example of place: pixels that change places reach another piece, where another student is right."""
+    digit, z = torch.tensor([0.8, 0.2]), lambda x: (2 * x[0] - x[1]).relu() + (x[1] - x[0]).relu()
+    turned = digit.flip(0)
+    assert z(digit).item() == pytest.approx(2 * 0.8 - 0.2)
+    assert z(turned).item() == pytest.approx(turned[1].item() - turned[0].item())
+    assert z(torch.tensor([0.4, 0.5])).item() == pytest.approx(0.4)
+    assert (digit[1] - digit[0]).item() < 0 < z(digit).item()
+
+
 def test_moved_sets_tell_as_little_as_before():
     """`as_informative`: another place, the same directions, and the I of the set where it lay."""
     x, teachers = chapter06.questions("negatives", 0), chapter06.digit_teachers(0)
