@@ -317,6 +317,32 @@ def test_the_value_worked_out_by_hand():
     assert "log ½ − ½ = −1.19" in TEXT and f"{math.log(0.5) - 0.5:.2f}" == "-1.19"  # log B at agreement, 9.3
 
 
+def test_how_far_a_student_can_get_in_sixty_steps(images):
+    """The 0.03 and the 0.036 of 9.2: where weights start, and how far AdamW moves them, whatever the loss's size."""
+    far = 60 * 0.001 / 2
+    assert f"60 · 0.0005 = {far:.2f}" in TEXT and f"−{784**-0.5:.3f} and {784**-0.5:.3f}" in TEXT
+    rows = torch.eye(10)[images.y] * 3
+    for scale in (1, 16):
+        student = MLP(784, 32, 10, seed=0)
+        first = student.layers[0].weight.detach().clone()
+        assert 0.035 < first.abs().max() <= 784**-0.5
+        fit(
+            student,
+            images,
+            lambda z, v, y, k=scale: k * kd_loss(z, v, T=4),
+            rows,
+            steps=60,
+            lr=1e-3,
+            batch_size=20,
+        )
+        assert 0.5 * far < (student.layers[0].weight - first).abs().max() < 1.1 * far
+
+
+def test_the_second_softmax_of_a_certain_student():
+    twice = F.softmax(torch.eye(10)[0], dim=0)[0]
+    assert f"e/(9 + e) = {twice:.2f}" in TEXT
+
+
 def test_each_value_by_hand_names_its_mistake():
     """The key of 9.1: what a student of ½ and ½ and a teacher of ¾ and ¼ give each of the six."""
     p, q = np.array([0.75, 0.25]), np.array([0.5, 0.5])
