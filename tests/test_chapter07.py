@@ -102,21 +102,55 @@ def test_the_stored_answers_are_those_of_the_librarys_formula(mends, library, fo
     )
 
 
+@pytest.fixture(scope="module")
+def three_calls(mends, faults):
+    """The lines of the page as a function."""
+    source = next(s for s in cells("code") if "def three_calls" in s)
+    names = {"F": F, "torch": torch, "SHIRT": mends["SHIRT"], "mended_loss": faults["mended_loss"]}
+    exec(source[: source.index("def calls_of")], names)
+    return names["three_calls"]
+
+
 @pytest.mark.equation("eq-same-training")
 @pytest.mark.parametrize(
-    "hard, soft, k, m, alpha", [(0.9, 0.1, 2, 1, 0.1), (0.1, 0.9, 0, 1, 0.36), (0.1, 0.9, 2, 3, 0.75)]
+    "hard, soft, k, divided, alpha",
+    [(0.9, 0.1, 2, False, 0.1), (0.1, 0.9, 0, False, 0.36), (0.1, 0.9, 2, True, 0.75)],
 )
-def test_the_calls_of_the_chapter_find_alpha(mends, hard, soft, k, m, alpha):
-    """Of any loss of the form, not only of the one that stands there; its three classes divide by 3."""
+def test_the_calls_of_the_chapter_find_alpha(three_calls, hard, soft, k, divided, alpha):
+    """Of any loss of the form, not only of the one that stands there, at any T and number of classes."""
+    for T, C in ((4.0, 3), (1.0, 3), (2.0, 10), (7.0, 32_000)):
+        m = C if divided else 1
 
-    def stranger(z, v, y):
-        return hard * F.cross_entropy(z, y) + soft * 4.0**k / m * kl(z, v, 4.0).mean()
+        def stranger(z, v, y, T=T, m=m):
+            return hard * F.cross_entropy(z, y) + soft * T**k / m * kl(z, v, T).mean()
 
-    calls = next(s for s in cells("code") if "one, two, three = returned[" in s)
-    found = {"returned": {"Liger, beta=0": answers(mends, stranger)}}
-    exec(calls, found)
-    assert round(found["second"] / (found["labels"] + found["second"]), 2) == alpha
-    assert found["third"] == pytest.approx(found["second"], rel=0.01)
+        labels, second, third = (float(w) for w in three_calls(stranger, T, C))
+        w = soft * T ** (k - 2) / m
+        assert [labels, second, third] == pytest.approx([hard, w, w], rel=1e-6)
+        if (T, C) == (4.0, 3):
+            assert round(second / (labels + second), 2) == alpha
+
+
+@pytest.mark.parametrize("T, C", [(4, 3), (2, 10)])
+def test_the_lines_that_are_read_find_the_same(mends, faults, capsys, T, C):
+    source = next(s for s in cells("code") if s.startswith("T, C = 4, 3"))
+    names = {"F": F, "torch": torch, "SHIRT": mends["SHIRT"], "mended_loss": faults["mended_loss"]}
+    names["loss"] = lambda z, v, y: 0.1 * F.cross_entropy(z, y) + 0.9 * kl(z, v, T).mean()
+    own_calls = re.search(r"returned\[.*?\]  # or (.*)", source)
+    source = source.replace(own_calls[0], own_calls[1]).replace("T, C = 4, 3", f"T, C = {T}, {C}")
+    exec(source, names)
+    weight = f"teacher {0.9 / T**2:.3f}\n"
+    assert capsys.readouterr().out == "labels  0.10\n" + 2 * weight
+
+
+def test_the_calls_worked_by_hand_are_the_stored_ones():
+    row = next(row for row in lines("07_calls") if row["library"] == "Liger, beta=0")
+    one, two, three = (float(row[key]) for key in ("agrees", "knows_nothing", "mistaken"))
+    text = "".join(cells("markdown"))
+    assert f"labels: {one:.3f}/8.018 = 0.10" in text
+    assert f"teacher: ({two:.3f} − 0.10 · 1.099)/4.26 = {(0.349 - 0.1099) / 4.26:.3f}" in text
+    assert f"teacher: ({three:.3f} − 0.10 · 0.018)/18.41 = {(1.037 - 0.0018) / 18.41:.3f}" in text
+    assert [round(x, 3) for x in (one, two, three)] == [0.802, 0.349, 1.037]
 
 
 def test_the_adapter_of_the_chapter_hands_liger_the_three_students(mends):
@@ -140,19 +174,14 @@ def test_the_adapter_of_the_chapter_hands_liger_the_three_students(mends):
     ],
     ids=["KL(p‖q), no T²", "KL(q‖p)", "JSD"],
 )
-def test_the_third_call_of_the_chapter_tells_another_divergence(mends, soft, two, three):
+def test_the_third_call_of_the_chapter_tells_another_divergence(three_calls, soft, two, three):
     """Of KL(p‖q) both students find one weight, of another divergence two."""
 
     def backwards(z, v, y):
         return 0.1 * F.cross_entropy(z, y) + 0.9 * soft(z, v).mean()
 
-    third = next(s for s in cells("code") if "w3 = " in s)
-    found = {"returned": {"theirs": answers(mends, backwards)}, "display": str, "Markdown": str}
-    found |= {"torch": torch, "distillation_loss": distillation_loss}
-    found |= {name: mends[name] for name in ("SHIRT", "KNOWS_NOTHING")}
-    exec(third, found)
-    assert float(found["w2"]) == pytest.approx(two, rel=0.01)
-    assert float(found["w3"]) == pytest.approx(three, rel=0.01)
+    _, *found = (float(w) for w in three_calls(backwards))
+    assert found == pytest.approx([two, three], rel=0.01)
 
 
 @pytest.mark.equation("eq-their-weight")
@@ -259,7 +288,7 @@ def test_every_tool_of_the_table_has_a_version_or_date_and_a_link():
     head = "| your case | tool | looked at |"
     tables = [part.split("\n\n")[0] for part in "\n\n".join(cells("markdown")).split(head)[1:]]
     rows = [line for table in tables for line in table.splitlines()[2:] if line.startswith("|")]
-    assert len(tables) == 2  # without a language model, and with one
+    assert len(tables) == 2  # with a language model, and without one
     assert len(rows) >= 12
     for row in rows:
         _, case, tool, seen, _ = (part.strip() for part in row.split("|"))
@@ -290,7 +319,7 @@ def mends():
     source = next(s for s in cells("code") if "def show_mend" in s)
     names = {"F": F, "torch": torch, "warnings": warnings, "plt": None, "plotting": None}
     exec(next(s for s in cells("code") if s.startswith("SHIRT = ")), names)
-    exec(next(s for s in cells("code") if s.startswith("MISTAKEN = ")).splitlines()[0], names)
+    names["MISTAKEN"] = names["SHIRT"].flip(1)
     exec(source[: source.index("forum = [")], names)
     return names
 
