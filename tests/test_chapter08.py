@@ -191,6 +191,14 @@ def test_a_teacher_calibrated_on_its_own_kind_comes_back_as_stored():
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
 
 
+def test_a_student_of_a_calibrated_teacher_comes_back_as_stored():
+    rows = stored("08_calibrated")
+    (row,) = rows[(rows["learns_from"] == "answers and labels") & (rows["seed"] == 3)]
+    found = chapter08.calibrated_one("answers and labels", lr=float(row["lr"]), seed=3)
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
+    assert [found[f"c{i}"] for i in range(3)] == pytest.approx([row[f"c{i}"] for i in range(3)], abs=2)
+
+
 def test_the_fitted_temperature_finds_how_far_logits_were_stretched(monkeypatch):
     """Labels drawn from the softened logits of a made-up teacher, stretched by two, on classes as unequal as ours."""
     _, _, log_prior = chapter08.biased_split(3)
