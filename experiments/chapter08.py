@@ -162,11 +162,11 @@ def correction() -> None:
     run_all("08_correction", about, settings, corrected_one)
 
 
-def multiple_one(factor: float, lr: float, seed: int, loss=None) -> dict:
-    """A student of the teacher's logits less `factor` times the log shares; classes as in `by_class`."""
+def multiple_one(factor: float, lr: float, seed: int, loss=None, T: float = 1.0) -> dict:
+    """A student of the teacher's logits, divided by T, less `factor` times the log shares; classes as in `by_class`."""
     (mine, teacher, log_prior), part = biased(seed), part_of(seed)
     v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
-    fit(student, mine, loss or soft(4), v - factor * log_prior, steps=300, lr=lr, seed=seed)
+    fit(student, mine, loss or soft(4), v / T - factor * log_prior, steps=300, lr=lr, seed=seed)
     z = teacher_logits(student, part.x)
     return by_class(z, part, log_prior)
 
@@ -179,9 +179,9 @@ def multiples() -> None:
         choose_then_report("08_multiples", about, multiple_one, "accuracy", rates, factor=factor)
 
 
-def both_one(factor: float, lr: float, seed: int) -> dict:
+def both_one(factor: float, lr: float, seed: int, T: float = 1.0) -> dict:
     """As `multiple_one`, with the student's own labels at half weight beside the corrected logits."""
-    return multiple_one(factor, lr, seed, partial(distillation_loss, T=4, alpha=0.5))
+    return multiple_one(factor, lr, seed, partial(distillation_loss, T=4, alpha=0.5), T)
 
 
 def both() -> None:
@@ -222,13 +222,9 @@ def sure() -> None:
 
 def calibrated_one(learns_from: str, lr: float, seed: int) -> dict:
     """A student of the teacher, calibrated and then corrected with factor 1, with labels at half weight or without."""
-    (mine, teacher, log_prior), part = biased(seed), part_of(seed)
-    T = own_temperature(biased_logits(seed)[0], log_prior)
-    loss = soft(4) if learns_from == "answers" else partial(distillation_loss, T=4, alpha=0.5)
-    student = ConvNet(4, dropout=0.0, seed=seed)
-    v = teacher_logits(teacher, mine.x) / T - log_prior
-    fit(student, mine, loss, v, steps=300, lr=lr, seed=seed)
-    return by_class(teacher_logits(student, part.x), part, log_prior)
+    T = own_temperature(biased_logits(seed)[0], biased(seed)[2])
+    one = multiple_one if learns_from == "answers" else both_one
+    return one(1.0, lr, seed, T=T)
 
 
 def calibrated() -> None:

@@ -17,9 +17,11 @@ from companion.losses import distillation_loss, kd_loss
 from companion.metrics import accuracy, paired_interval
 from companion.models import MLP, ConvNet, parameters
 from companion.training import fit, hard_loss, teacher_logits
+from experiments import chapter01
 
 OFFICIAL = os.environ.get("FASHION_MNIST")  # a folder with the four official files
-ALL = Path(__file__).parent.parent / "chapters/results/01_all_images.csv"
+RESULTS = Path(__file__).parent.parent / "chapters/results"
+ALL, SIZES = RESULTS / "01_all_images.csv", RESULTS / "01_sizes.csv"
 
 
 def numbers(module):
@@ -119,6 +121,18 @@ def test_a_stored_run_on_the_teachers_own_images_comes_back():
     fit(student, images[:45_000], steps=1500, lr=float(stored["lr"][0]), seed=0)
     again = accuracy(teacher_logits(student, test.x), test.y)
     assert abs(again - stored["accuracy"].mean()) < 5 * stored["accuracy"].std(ddof=1)
+
+
+@pytest.mark.parametrize("side", ["taught 8", "word equal", "word equal few"])
+def test_a_stored_run_of_a_side_comes_back(side, monkeypatch):
+    """Trained anew with its teacher; another processor may move a few of the ten thousand images."""
+    rows = np.genfromtxt(SIZES, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
+    rows = rows[(rows["part"] == "test") & (rows["steps"] == 300) & (rows["seed"] == 3)]
+    stored = {str(row["side"]): row for row in rows}
+    rates = {(name, 300): float(row["lr"]) for name, row in stored.items()}
+    monkeypatch.setattr(chapter01, "RATE", rates)
+    found = chapter01.one(side, 300, rates[side, 300], 3)
+    assert found == {"part": "test", "accuracy": pytest.approx(stored[side]["accuracy"], abs=0.5)}
 
 
 def test_with_what_the_batch_norms_keep_the_small_network_still_fits():

@@ -191,10 +191,11 @@ def test_a_teacher_calibrated_on_its_own_kind_comes_back_as_stored():
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
 
 
-def test_a_student_of_a_calibrated_teacher_comes_back_as_stored():
+@pytest.mark.parametrize("learns_from", ["answers", "answers and labels"])
+def test_a_student_of_a_calibrated_teacher_comes_back_as_stored(learns_from):
     rows = stored("08_calibrated")
-    (row,) = rows[(rows["learns_from"] == "answers and labels") & (rows["seed"] == 3)]
-    found = chapter08.calibrated_one("answers and labels", lr=float(row["lr"]), seed=3)
+    (row,) = rows[(rows["learns_from"] == learns_from) & (rows["seed"] == 3)]
+    found = chapter08.calibrated_one(learns_from, lr=float(row["lr"]), seed=3)
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
     assert [found[f"c{i}"] for i in range(3)] == pytest.approx([row[f"c{i}"] for i in range(3)], abs=2)
 

@@ -234,6 +234,37 @@ def test_parts_are_counted_by_hand(runs, monkeypatch):
     assert (right, errors, each) == pytest.approx((100 / 3, 100 * 2 / 11, 1))
 
 
+def test_a_sharper_softmax_divides_the_logits_and_gives_the_student_back(runs, monkeypatch):
+    from experiments import chapter15_sharper
+
+    torch.manual_seed(0)
+    student, seen = runs.AttentivePronouncer().requires_grad_(False), []
+    spelled, said = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 4, 5]])
+    before = student(spelled, said)
+
+    def look(model, *_):
+        seen.append(model(spelled, said))
+        return (50.0,)
+
+    monkeypatch.setattr(chapter15_sharper, "student_of", lambda lr, seed: student)
+    monkeypatch.setattr(chapter15_sharper, "parts", look)
+    monkeypatch.setattr(chapter15_sharper, "track", lambda model, seed: {})
+    assert chapter15_sharper.one(0.5, lr=0.01, seed=0) == {"sampled_right": 50.0}
+    assert torch.allclose(seen[0], 2 * before, atol=1e-5) and not torch.allclose(seen[0], before)
+    assert torch.equal(student(spelled, said), before)
+
+
+def test_the_sharper_runs_at_one_are_those_of_the_parts():
+    """Divided by 1, sampled with the same seeds, the same students say the same words right."""
+    at_one, parts = (stored(name) for name in ("15_sharper", "15_parts"))
+    at_one = at_one[at_one["temperature"] == 1]
+    parts = parts[(parts["way"] == "off_policy") & (parts["steps"] == 1000)]
+    assert len(at_one) == 5
+    assert dict(zip(at_one["seed"], at_one["sampled_right"], strict=True)) == dict(
+        zip(parts["seed"], parts["sampled_right"], strict=True)
+    )
+
+
 @pytest.mark.parametrize("way", ["on_policy_reverse", "off_policy_reverse"])
 def test_the_other_divergence_had_its_own_rate_and_the_seeds_of_on_policy(runs, way):
     assert way in (runs.REVERSE, runs.OFF_REVERSE)

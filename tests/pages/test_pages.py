@@ -72,6 +72,13 @@ def test_the_style_page_has_captions(page):
     assert page.locator("figcaption").count() >= 3
 
 
+def test_a_number_of_a_run_is_no_bolder_than_its_sentence(opened):
+    page, _, _ = opened
+    bolder = """[...document.querySelectorAll('span.pasted-text')].filter(e =>
+        getComputedStyle(e).fontWeight !== getComputedStyle(e.parentElement).fontWeight).map(e => e.innerText)"""
+    assert page.evaluate(bolder) == []
+
+
 def test_formulas_are_set_without_a_network(opened):
     page, _, _ = opened
     assert page.locator(".math:not(:has(mjx-container))").all_inner_texts() == []
@@ -151,7 +158,9 @@ def test_links_lead_somewhere(path, anchors):
 
 def test_there_is_what_the_tests_go_through():
     """Formulas, captions, links and pictures: not on each page, but in the book, by the same selectors."""
-    counts = dict.fromkeys((".math", "figcaption", "[href]", "[src]", "article img, main img"), 0)
+    counts = dict.fromkeys(
+        (".math", "figcaption", "[href]", "[src]", "article img, main img", ".pasted-text"), 0
+    )
     for path in PATHS:
         page = soup(path)
         counts = {selector: count + len(page.select(selector)) for selector, count in counts.items()}
