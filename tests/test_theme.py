@@ -28,6 +28,7 @@ import ebook  # noqa: E402
 import figures  # noqa: E402
 import finding  # noqa: E402
 import folds  # noqa: E402
+import numbering  # noqa: E402
 import pagefacts  # noqa: E402
 import report  # noqa: E402
 import spaces  # noqa: E402
@@ -330,6 +331,41 @@ def test_addresses_stand_in_the_pages_only_where_they_are_known(nowhere, tmp_pat
         assert "<loc>https://book.example/kd/index.html</loc>" in (out / "sitemap.xml").read_text()
         assert 'content="https://book.example/kd/_static/cover.png"' in page
         assert 'href="https://book.example/kd/index.html"' in (out / "404.html").read_text()
+
+
+def test_numbers_in_a_row_and_letters_in_folds():
+    assert numbering.numbered([False, True, True, False, True], 3) == [
+        (3, 1), (3, "1a"), (3, "1b"), (3, 2), (3, "2a")
+    ]  # fmt: skip
+    assert numbering.numbered([False, False], None) == [(1,), (2,)]
+    with pytest.raises(ValueError, match="chapter 3: more than 26 in folds after number 1"):
+        numbering.numbered([False, *[True] * 27], 3)
+
+
+def test_a_chapter_numbers_its_figures_and_formulas(tmp_path):
+    """Two chapters built by Sphinx, with a box in one of them; then again, with a figure more in the first."""
+    figure = "\n.. figure:: a.svg\n   :name: {0}\n\n   A line.\n\n"
+    boxed = "\n.. admonition:: More\n   :class: dropdown\n\n   .. math:: a = b\n      :label: eq-folded\n\n"
+    formula = "\n.. math:: b = c\n   :label: eq-open\n\n"
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt"/>')
+    (tmp_path / "index.rst").write_text(
+        "A book\n======\n\n.. toctree::\n\n   chapters/03_first\n   chapters/04_next\n"
+    )
+    last = "Next\n====\n\nSee :numref:`fig-one`, :eq:`eq-folded` and :eq:`eq-open`.\n" + figure.format(
+        "fig-next"
+    )
+    (tmp_path / "chapters/04_next.rst").write_text(last.replace("a.svg", "/a.svg"))
+    for before in ("", figure.format("fig-new")):
+        first = "First\n=====\n" + before + figure.format("fig-one") + formula + boxed
+        (tmp_path / "chapters/03_first.rst").write_text(first.replace("a.svg", "/a.svg"))
+        with docutils_namespace():
+            settings = {"extensions": ["numbering"], "numfig": True}
+            app = Sphinx(tmp_path, None, tmp_path / "out", tmp_path / "trees", "html", settings, status=None)
+            app.build()
+        seen = re.sub("<[^>]+>", "", (tmp_path / "out/chapters/04_next.html").read_text())
+        assert f"See Fig. 3.{2 if before else 1}, (3.1a) and (3.1)." in seen
+        assert "Fig. 4.1" in seen
 
 
 @pytest.mark.parametrize("forgets", [True, False])

@@ -76,6 +76,7 @@ def setup(app) -> dict:
     app.setup_extension("figures")
     app.setup_extension("folds")
     app.setup_extension("glued")
+    app.setup_extension("numbering")
     app.setup_extension("pagefacts")
     app.setup_extension("api")
     app.setup_extension("ebook")

@@ -72,6 +72,24 @@ def test_the_style_page_has_captions(page):
     assert page.locator("figcaption").count() >= 3
 
 
+def test_who_opens_no_fold_misses_no_number(opened, path):
+    """Fig. 3.1, 3.2, 3.3 … and (3.1), (3.2) …: a letter is only where a fold is, and there always."""
+    page, _, _ = opened
+    found = page.evaluate(NUMBERS)
+    for kind in ("figcaption .caption-number", ".eqno"):
+        open_ones = [n for name, n, folded in found if name == kind and not folded]
+        assert all(n[-1].isalpha() for name, n, folded in found if name == kind and folded), found
+        chapter = re.match(r"chapters/(\d+)_", path)
+        before = f"{int(chapter[1])}." if chapter else ""
+        assert open_ones == [f"{before}{i + 1}" for i in range(len(open_ones))]
+
+
+# Each number, without its word and its brackets, and whether the reader has to open something to see it.
+NUMBERS = r"""() => ['figcaption .caption-number', '.eqno'].flatMap(kind =>
+    [...document.querySelectorAll(kind)].map(e => [kind, e.textContent.match(/\d[\d.]*[a-z]?/)[0],
+        !!e.closest('details:not([open]), .toggle-hidden')]))"""
+
+
 def test_a_number_of_a_run_is_no_bolder_than_its_sentence(opened):
     page, _, _ = opened
     bolder = """[...document.querySelectorAll('span.pasted-text')].filter(e =>
