@@ -215,6 +215,30 @@ def noise() -> None:
         choose_then_report("06_noisy_labels", about, noisy_one, "accuracy", grid, teacher=teacher, loss=loss)
 
 
+@lru_cache(maxsize=16)
+def same_clean(seed: int) -> ConvNet:
+    """A ConvNet(16) like the noisy teacher, of the same 9,000 images, with their right labels."""
+    teacher = ConvNet(16, seed=seed)
+    fit(teacher, TRAIN.sample(900, seed), steps=600, lr=5e-3, seed=seed)
+    return teacher
+
+
+def same_images_one(teacher: str, loss: str, lr: float, seed: int) -> dict:
+    images, student = TRAIN.sample(900, seed), BUILD["MLP"](seed=seed)
+    v = teacher_logits(same_clean(seed), images.x)
+    fit(student, images, soft(4), v, steps=600, lr=lr, seed=seed)
+    return measure(student, seed, teacher_accuracy=measure(same_clean(seed), seed)["accuracy"])
+
+
+def same_images() -> None:
+    """The control for 06_noisy_labels: a teacher of right labels that saw no image more than the student."""
+    about = (
+        "As 06_noisy_labels, taught by a ConvNet(16) that learned the right labels of the same 9000 images"
+    )
+    fixed = {"teacher": "clean same", "loss": "kd T=4"}
+    choose_then_report("06_same_images", about, same_images_one, "accuracy", {"lr": RATES["mlp"]}, **fixed)
+
+
 def told_one(situation: str, teacher: str, seed: int) -> dict:
     """What a student is told, in per cent: by its labels, and by a teacher's answers to the same images.
 
@@ -620,6 +644,7 @@ if __name__ == "__main__":
     tail()
     few_labels()
     noise()
+    same_images()
     told()
     compression()
     equally_long()

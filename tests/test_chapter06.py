@@ -262,6 +262,7 @@ def test_check_of_the_worst_class(hint, capsys):
         ("06_all_labels", chapter06.all_labels_one, {"domain": "20°", "loss": "hard"}),
         ("06_all_labels", chapter06.all_labels_one, {"domain": "10°", "loss": "both"}),
         ("06_tail_ranks", chapter06.ranks_one, {"loss": "balanced"}),
+        ("06_same_images", chapter06.same_images_one, {"teacher": "clean same", "loss": "kd T=4"}),
         ("06_equally_long", chapter06.equally_long_one, {"images": 10_000}),
     ],
 )
