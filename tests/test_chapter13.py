@@ -14,7 +14,7 @@ from companion.losses import kd_loss
 from companion.metrics import paired_interval
 from companion.models import MLP, ConvNet
 from companion.training import fit, predict
-from experiments import chapter13, chapter13_inside
+from experiments import chapter13, chapter13_inside, chapter13_longer
 from experiments.common import REPORTED, TUNING
 from experiments.stacked import fit_stacked
 from tests.test_notebooks import ROOT, cells
@@ -310,6 +310,52 @@ def test_where_maps_and_means_are_swapped_each_had_nine_tries_and_the_best_is_re
         assert sorted(int(r["seed"]) for r in reported) == list(REPORTED)
         (chosen,) = {(r["lr"], r["knob"]) for r in reported}
         assert means[chosen] == pytest.approx(max(means.values()))
+
+
+SETTING = ("method", "T", "decay", "weight", "lr")
+
+
+def test_in_equal_time_and_in_a_longer_lesson_each_had_the_tries_of_the_trial():
+    """KD eighteen, contrast nine at KD's T; of each the best of its second nine and of those known is reported."""
+    short, long = chapter13_longer.at_equal_time(150), chapter13_longer.at_equal_time(200)
+    rows, met = lines("13_longer"), Counter()
+    for name in chapter13.SETS:
+        for lesson, rivals in (
+            ((short, 50), ["kd"]),
+            ((200, 100), ["kd", "kd+contrastive"]),
+            ((long, 100), ["kd"]),
+        ):
+            here = [r for r in rows if r["set"] == name and (int(r["steps"]), int(r["batch"])) == lesson]
+            met[name] += len(here)
+            chosen = {}
+            for method in rivals:
+                mine = [r for r in here if r["method"] == method]
+                means = Counter()
+                for r in mine:
+                    if int(r["seed"]) in TUNING:
+                        means[tuple(r[k] for k in SETTING)] += float(r["accuracy"]) / len(TUNING)
+                assert len(means) == (18 if method == "kd" else 9)
+                reported = [r for r in mine if int(r["seed"]) in REPORTED]
+                assert sorted(int(r["seed"]) for r in reported) == list(REPORTED)
+                (chosen[method],) = {tuple(r[k] for k in SETTING) for r in reported}
+                assert means[chosen[method]] == pytest.approx(max(means.values()))
+            assert len({one[1] for one in chosen.values()}) == 1  # contrast keeps KD's T
+    assert sum(met.values()) == len(rows)
+
+
+@pytest.mark.parametrize("method, steps", [("kd", 215), ("kd+contrastive", 200)])
+def test_a_run_of_the_longer_lessons_is_made_again(monkeypatch, method, steps):
+    """On its own, and not with the nine others of its group."""
+    monkeypatch.setattr(chapter13_longer, "group", lambda seed: (seed,))
+    rows = lines("13_longer")
+    row = next(
+        r
+        for r in rows
+        if (r["set"], r["method"], r["steps"], r["seed"]) == ("fashion", method, str(steps), "0")
+    )
+    numbers = {k: float(row[k]) for k in ("T", "decay", "weight", "lr")}
+    found = chapter13_longer.one("fashion", steps, int(row["batch"]), method, **numbers, seed=0)["accuracy"]
+    assert found == pytest.approx(float(row["accuracy"]), abs=0.5)
 
 
 def test_contrast_on_means_forgets_where_and_contrast_on_maps_does_not():
