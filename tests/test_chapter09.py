@@ -402,6 +402,48 @@ def test_the_five_checks_find_each_fault(fault, images):
     assert failed == {fault} - {None} or (fault == "text twice as long" and fault in failed)
 
 
+@pytest.mark.parametrize("fault", [None, "sure: 0", "padding"])
+def test_two_more_checks_find_a_second_softmax_and_counted_padding(fault):
+    names = {"math": math, "torch": torch, "F": F}
+    exec(code("def two_more"), names)
+    y = torch.arange(20) % 10
+    rows = torch.eye(10)[y] * 3 + torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
+
+    def hard(z, y):
+        return F.cross_entropy(z.softmax(-1) if fault == "sure: 0" else z, y)
+
+    def masked(z, v, mask):
+        return kd_loss(z, v, T=4, mask=None if fault == "padding" else mask)
+
+    found = names["two_more"](hard, masked, y, rows)
+    assert {name for name, passed in found.items() if not passed} == {fault} - {None}
+
+
+def test_three_ways_to_call_kl_div():
+    """The table of 9.3, for a student of ½ and ½ and a teacher of ¾ and ¼."""
+    p, q = torch.tensor([0.75, 0.25]).double(), torch.tensor([0.5, 0.5]).double()
+    values = [F.kl_div(a, b, reduction="sum") for a, b in ((q.log(), p), (q, p), (q.log(), p.log()))]
+    shown = [f"{value:.3f}".replace("-", "−").replace("nan", "NaN") for value in values]
+    rows = [line for line in part("| a and b |", "In log B, ½").splitlines() if line.startswith("| ")][1:]
+    assert [row.strip("| ").split(" | ")[-1] for row in rows] == shown == ["0.131", "−1.062", "NaN"]
+    short = math.log(0.5)
+    assert f"log ½ = −{-short:.3f} belongs, so each bracket is too small by {0.5 - short:.3f}" in TEXT
+    assert f"log ¾ = −{-math.log(0.75):.3f} stands" in TEXT
+
+
+def test_batch_norm_moves_its_stored_mean_at_each_pass():
+    norm, batch = torch.nn.BatchNorm1d(1), torch.tensor([[0.0], [2.0]])  # their mean is 1
+    means = [(norm(batch), norm.running_mean.item())[1] for _ in range(2)]
+    assert means == pytest.approx([0.1, 0.19]) and "becomes 0.1 and then 0.19" in TEXT
+
+
+def test_three_pairs_give_an_interval_three_and_a_half_times_as_wide():
+    from scipy.stats import t
+
+    three, ten = (t.ppf(0.975, n - 1) / math.sqrt(n) for n in (3, 10))
+    assert f"an interval about {three / ten:.1f} times as wide" in TEXT
+
+
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(784)])
 def test_the_check_of_the_teacher_sees_dropout_alone_and_batch_norm_alone(layer, images):
     """Dropout moves no buffers, and batch norm gives one answer twice: each alone is found."""
@@ -510,3 +552,32 @@ def test_each_stored_length_was_searched_and_no_edge_won():
             assert len(rates) == 7 and len(search) == 21
             assert sorted(report["seed"]) == list(range(10))
             assert set(report["lr"]) == {rates[np.argmax(means)]} and rates[0] < report["lr"][0] < rates[-1]
+
+
+def table_of_defaults():
+    from experiments.common import stored
+
+    return stored("09_defaults")
+
+
+def test_each_temperature_and_weight_was_searched_and_no_edge_won():
+    table = table_of_defaults()
+    for T in (1, 4, 16):
+        for alpha in (0.5, 0.9, 1):
+            runs = table[(table["T"] == T) & (table["alpha"] == alpha)]
+            search, report = runs[runs["seed"] >= 100], runs[runs["seed"] < 100]
+            rates = np.unique(search["lr"])
+            means = [search["val"][search["lr"] == lr].mean() for lr in rates]
+            assert len(rates) == 5 and len(search) == 15
+            assert sorted(report["seed"]) == list(range(10))
+            assert set(report["lr"]) == {rates[np.argmax(means)]} and rates[0] < report["lr"][0] < rates[-1]
+
+
+def test_a_stored_run_can_be_made_again():
+    """One of them, trained anew; another machine may round otherwise, and be right on a few images more or fewer."""
+    from experiments.chapter09 import student_with
+
+    table = table_of_defaults()
+    row = table[(table["T"] == 16) & (table["alpha"] == 0.9) & (table["seed"] == 0)][0]
+    again = student_with(16, 0.9, float(row["lr"]), 0)
+    assert abs(again["test"] - row["test"]) < 1 and abs(again["val"] - row["val"]) < 1
