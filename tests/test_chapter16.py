@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from companion.features import hint_loss
 from companion.models import StaticEncoder
@@ -74,6 +76,22 @@ def test_the_kept_sections_are_still_this_books():
     now = {(int(name[:2]), heading) for name, heading, _ in chapter16.sections(chapter16.ROOT / "chapters")}
     gone = [row["heading"] for row in kept if (int(row["chapter"]), row["heading"]) not in now]
     assert len(kept) > 100 and len(gone) < len(kept) / 4, gone
+
+
+def test_every_third_section_has_a_question_that_shares_no_word_with_it():
+    def stems(text):
+        found = re.findall(r"[a-zα-ω]{3,}", text.lower())
+        return {w[:5] for w in found if w not in ENGLISH_STOP_WORDS}
+
+    kept, asked = (
+        [*csv.DictReader(x for x in (FOLDER / f"16_{name}.csv").open(encoding="utf-8") if x[0] != "#")]
+        for name in ("sections", "questions")
+    )
+    assert [int(row["section"]) for row in asked] == [*range(0, len(kept), 3)]
+    for row in asked:
+        section = kept[int(row["section"])]
+        assert (section["chapter"], section["heading"]) == (row["chapter"], row["heading"])
+        assert not stems(row["question"]) & stems(section["text"]), row["question"]
 
 
 def test_disorder_moves_words_and_keeps_them():
