@@ -114,8 +114,11 @@ def batch_of(way: str, student, early: bool, data, generator):
         return x, own, TEACHER(x, own[:, :-1])
 
 
-def train(way: str, steps: int, lr: float, seed: int):
-    """A student trained one of the five ways, as the control, or one of the two ways with the other KL."""
+def train(way: str, steps: int, lr: float, seed: int, late=None):
+    """A student trained one of the five ways, as the control, or one of the two ways with the other KL.
+
+    `late` takes the place of the way's divergence after the start.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     spelled, said, logits = (part[: POOL if steps == SHORT else None] for part in teacher_answers())
@@ -132,7 +135,8 @@ def train(way: str, steps: int, lr: float, seed: int):
     for step in range(steps):
         early = step < WARM * steps
         x, y, v = batch_of(way, student, early, data, generator)
-        divergence = reverse_kl_loss if way in (REVERSE, OFF_REVERSE) and not early else forward_kl_loss
+        turned = late or (reverse_kl_loss if way in (REVERSE, OFF_REVERSE) else forward_kl_loss)
+        divergence = forward_kl_loss if early else turned
         z, counted = student(x, y[:, :-1]), y[:, 1:] != 0
         loss = F.cross_entropy(z[counted], y[:, 1:][counted]) if v is None else divergence(z, v, mask=counted)
         optimizer.zero_grad()

@@ -359,6 +359,69 @@ def test_the_shortest_runs_keep_to_their_pool(runs, monkeypatch):
         assert len(asked[-1][0]) == known
 
 
+def test_the_walks_had_their_own_rates_and_ten_paths_and_one_is_made_again():
+    from experiments import chapter15_walk
+    from experiments.common import REPORTED, TUNING
+
+    lines = stored("15_walk")
+    assert set(lines["way"]) == set(chapter15_walk.WAYS)
+    for way in chapter15_walk.WAYS:
+        mine = lines[lines["way"] == way]
+        tuning = mine[np.isin(mine["seed"], TUNING)]
+        assert sorted(zip(tuning["lr"], tuning["seed"], strict=True)) == sorted(
+            product(chapter15_walk.RATES, TUNING)
+        )
+        tried = {lr: tuning["on_path"][tuning["lr"] == lr].mean() for lr in chapter15_walk.RATES}
+        best = max(tried, key=tried.get)
+        assert best not in (min(chapter15_walk.RATES), max(chapter15_walk.RATES)), way
+        reported = mine[~np.isin(mine["seed"], TUNING)]
+        assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
+    kept = lines[(lines["way"] == "on_policy") & (lines["seed"] == 0)][0]
+    found = chapter15_walk.one("on_policy", kept["lr"].item(), 0)
+    for column in ("slips", "lost", "lost_60"):
+        assert found[column] == pytest.approx(kept[column], abs=4), column
+
+
+def test_a_walks_teacher_leads_back_and_its_answers_keep_to_the_path():
+    from experiments import chapter15_walk as walks
+
+    generator = torch.Generator().manual_seed(0)
+    path = walks.path_of(generator)
+    assert len(path) == 61 and path.diff().abs().max() == 1 and path.min() >= 4 and path.max() < 13
+    assert torch.equal(walks.walk(None, path, 3, generator), path.expand(3, -1))
+    assert walks.wanted(torch.tensor([8, 8]), 0, torch.tensor([3, 7, 8, 9])).tolist() == [2, 2, 1, 0]
+    noisy = walks.walk(None, path, 500, generator, noise=0.1)[:, 1:] != path[1:]
+    assert 0.02 < noisy.float().mean() < 0.2  # two of three random steps are wrong
+
+
+def test_between_the_ends_had_its_own_rate_and_one_run_is_made_again(runs, monkeypatch, tmp_path):
+    from experiments import chapter15_beta
+
+    monkeypatch.setattr(runs, "UNLABELLED", runs.POOL)  # so short a run reads no other words
+    monkeypatch.setattr(runs, "KEPT", tmp_path / "said.pt")
+
+    lines = stored("15_beta")
+    tuning = lines[np.isin(lines["seed"], runs.TUNING)]
+    assert sorted(zip(tuning["lr"], tuning["seed"], strict=True)) == sorted(
+        product(runs.RATES[1:], runs.TUNING)
+    )
+    tried = {lr: tuning["right"][tuning["lr"] == lr].mean() for lr in runs.RATES[1:]}
+    best = max(tried, key=tried.get)
+    assert set(tuning["beta"]) == {0.5} and best == runs.RATES[2]
+    for beta, name, way in ((0, "15_words", "off_policy"), (1, "15_reverse", runs.OFF_REVERSE)):
+        whole = stored(name)
+        whole = whole[(whole["way"] == way) & (whole["steps"] == runs.SHORT) & (whole["seed"] < 5)]
+        ends = lines[lines["beta"] == beta]
+        assert dict(zip(ends["seed"], ends["right"], strict=True)) == pytest.approx(
+            dict(zip(whole["seed"], whole["right"], strict=True)), abs=1
+        )
+    kept = lines[(lines["beta"] == 0.5) & (lines["seed"] == 0)][0]
+    assert kept["lr"] == best
+    found = chapter15_beta.one(0.5, best, 0)
+    assert found["right"] == pytest.approx(kept["right"], abs=2)
+    assert found["entropy"] == pytest.approx(kept["entropy"], abs=0.1)
+
+
 # -------------------------------------------------------------------------------------------------- exercises
 
 
