@@ -202,3 +202,40 @@ def test_validation_chose_the_setting_of_the_thousand_away_from_the_edges():
     assert best == (0.001, 1)
     assert rates[0] < best[0] < rates[-1] and shifts[0] < best[1] < shifts[-1]
     assert set(rows["seed"][(rows["part"] == "test") & (rows["lr"] == best[0])]) == set(range(10))
+
+
+def test_a_student_of_wrong_names_alone_comes_back_as_stored():
+    """Another processor may move a few of the ten thousand images, and more where every name is wrong."""
+    from experiments import chapter05
+    from experiments.common import stored
+
+    rows = stored("05_names")
+    (row,) = rows[(rows["loss"] == "wrong") & (rows["seed"] == 3)]
+    found = chapter05.train_one("wrong", seed=3, per_class=10, steps=3000, lr=row["lr"].item(), shift=4)
+    assert row["part"] == found["part"] == "test"
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1.5)
+
+
+def test_students_of_right_and_of_wrong_names_share_the_views_between_them():
+    """Each name counts for just one of the two, so together they are the student of all names."""
+    from experiments import chapter05
+
+    v = torch.randn(40, 10, generator=torch.Generator().manual_seed(1))
+    z, y = torch.randn(40, 10, generator=torch.Generator().manual_seed(2)), v.argmax(-1).clone()
+    y[:15] = (y[:15] + 1) % 10
+    parts = [chapter05.PARTS[part](z, v, y) * n for part, n in (("right", 25), ("wrong", 15))]
+    assert sum(parts).item() == pytest.approx(40 * chapter05.teacher_argmax(z, v, y).item(), rel=1e-5)
+
+
+def test_a_student_of_the_validation_labels_and_one_of_the_further_pairs_come_back_as_stored():
+    from experiments import chapter05
+    from experiments.common import stored
+
+    rows = stored("05_validation")
+    (row,) = rows[(rows["seed"] == 3) & (rows["part"] == "test")]
+    found = chapter05.from_validation(3, row["lr"].item(), row["steps"].item())
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.6)
+    rows = stored("05_more_pairs")
+    (row,) = rows[(rows["seed"] == 13) & (rows["control"] == "class mean")]
+    found = chapter05.control_one("class mean", 13, row["lr"].item())
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.6)
