@@ -17,6 +17,7 @@ from companion.vocabulary import uld_loss
 from experiments import chapter14 as runs
 from experiments import chapter14_cuts as cuts
 from experiments import chapter14_stored as kept
+from experiments import chapter14_texts as texts
 from experiments import common
 from tests.test_notebooks import ROOT, cells
 
@@ -277,3 +278,27 @@ def test_a_student_of_stored_answers_learns_and_leaves_the_run_as_it_was(small, 
     assert runs.of_step is whole and row["agreement"] >= first["agreement"]
     assert [name for name in row if name.startswith("step_")] == ["step_0", "step_1", "step_2", "step_3"]
     assert row == kept.one(rule, n, 1e-2, 0)  # the same draws again
+
+
+# ------------------------------------------------------------------------------------------------ two tokenizers
+
+
+def test_uld_sorted_once_is_that_of_the_package():
+    z, v = two_sides(4, 6)
+    rows, share = torch.tensor([0, 2, 2]), torch.tensor([0.5, 0.25, 0.25], dtype=torch.double)
+    wider = torch.cat([v[:3], v[1:]], -1)[:, :9]
+    told = wider.softmax(-1).sort(-1, descending=True).values
+    wanted = sum(
+        s * uld_loss(z[r][None], w[None]) for s, r, w in zip(share, rows.tolist(), wider, strict=True)
+    )
+    assert texts.uld(z, rows, told, share).item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "way, words", [("text and ULD", "exchanged"), ("text and ten times its texts", "as they are")]
+)
+def test_a_student_with_another_tokenizer_comes_back_as_stored(way, words):
+    rows = common.stored("14_texts")
+    (row,) = rows[(rows["way"] == way) & (rows["words"] == words) & (rows["seed"] == 3)]
+    found = texts.one(way, words, float(row["weight"]), float(row["lr"]), 3)
+    assert found["bits"] == pytest.approx(row["bits"], abs=0.01)
