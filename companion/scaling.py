@@ -34,6 +34,7 @@ RUNS = {
     "own mean": {"own_mean": True},
     "sharded": {"strategy": "sharded"},
     "half": {"precision": "bf16-mixed"},
+    "half own": {"precision": "bf16-mixed", "own_mean": True},
     "kinds": {"text": "kinds"},
     "kinds own": {"text": "kinds", "own_mean": True},
 }

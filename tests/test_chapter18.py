@@ -43,6 +43,7 @@ def test_what_the_three_teams_would_store(tokens, vocabulary, width, k, terabyte
 def test_fifty_draws_take_a_fifth_of_a_petabyte_in_the_case_and_the_largest_three_tenths():
     found = bytes_a_token(128_000, 8192, 50)
     assert (found["largest"], found["draws"]) == (300, 200)  # times 10¹² tokens: 0.3 and 0.2 PB
+    assert bytes_a_token(128_000, 8192, 33)["largest"] == 198  # the disk of 50 draws
     found = bytes_a_token(49_152, 576, 50)
     assert (found["largest"], found["draws"]) == (200, 100)
 
@@ -54,10 +55,16 @@ def test_two_draws_of_an_answer_and_its_two_largest():
     assert drawn.mean(0).tolist() == [0.5, 0.375, 0.125, 0]
     assert abs(drawn[0] - p).max() == 0.5
     assert abs(drawn.mean(0) - p).max() == pytest.approx(0.075)
-    assert abs(drawn[0] - p)[2] == 0.15 and abs(drawn.mean(0) - p)[2] == pytest.approx(0.025)
-    typical = np.sqrt(0.15 * 0.85 / 2 / np.array([1, 25, 26, 64]))  # in C; the largest are off by 0.05 there
-    assert typical[0] == pytest.approx(0.25, abs=0.003) and typical[3] == pytest.approx(0.03, abs=0.002)
-    assert typical[1] > 0.05 > typical[2]
+    off = np.linalg.norm(np.vstack([drawn, drawn.mean(0)]) - p, axis=1)  # the table's last column
+    assert off == pytest.approx([0.60, 0.25, 0.64, 0.25, 0.09], abs=0.006)
+    largest_off = np.linalg.norm([0.10 - 0.15, 0.10 - 0.05])
+    assert round(largest_off, 2) == 0.07 and (p * (1 - p)).sum() == pytest.approx(0.635)
+    typical = np.sqrt(0.635 / 2 / np.array([1, 63, 64]))
+    assert typical[0] == pytest.approx(0.56, abs=0.005) and typical[1] > largest_off > typical[2]
+    several = (
+        np.random.default_rng(0).multinomial(2 * 64, p, 20_000) / (2 * 64) - p
+    )  # 64 tokens' draws, many times
+    assert np.sqrt((several**2).sum(-1).mean()) == pytest.approx(typical[2], rel=0.02)
 
     z = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)  # 0.25 each
     two = torch.tensor([[0, 1]]), torch.tensor([[0.5, 0.3]], dtype=torch.float64)
@@ -167,6 +174,22 @@ def test_sixteen_bytes_a_parameter_and_two():
     assert (found["memory_weights"], found["memory_once"]) == (252e9, 140e9)
     # GB on each of eight GPUs, of the run that asks and of the one that trains
     assert (2 * 70 / 8, 16 * 7 / 8) == (17.5, 14)
+
+
+@pytest.mark.equation("eq-flops")
+def test_the_exercise_s_other_case():
+    plan = Plan(teacher=30e9, student=3e9, tokens=2e11, passes=4, gpus=16)
+    found = bill(plan)
+    assert found["hours_once"] == pytest.approx(8333, rel=1e-3) and found["hours_trained"] == pytest.approx(
+        10_000
+    )
+    assert found["days_live"] == pytest.approx(112.8, abs=0.1) and found["days_once"] == pytest.approx(
+        47.7, abs=0.1
+    )
+    assert found["memory_weights"] / 8 == 13.5e9
+    one = bill(Plan(teacher=30e9, student=3e9, tokens=2e11, passes=1, gpus=16))
+    assert one["days_live"] == pytest.approx(28.2, abs=0.1)  # of the hints
+    assert (found["hours_live"] / 384, found["hours_trained"] / 384) == pytest.approx((86.8, 26.0), abs=0.1)
 
 
 @pytest.mark.equation("eq-flops")

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     """All runs: one process here, the others in two, of which the second is killed and both are started again."""
     folder = tmp_path_factory.mktemp("runs")
     run("one", folder, STEPS)
-    names = ("killed", "two", "own mean", "sharded", "half", "kinds own")
+    names = ("killed", "two", "own mean", "sharded", "half", "half own", "kinds own")
     done = launch(folder, *names, restarts=1, steps=STEPS, kill_at=KILL_AT, timeout=900)
     assert done.returncode == 0, done.stderr
     return folder, done
@@ -59,7 +59,7 @@ def test_a_mean_of_each_process_s_own_is_another_training(apart):
 
 
 def test_half_precision_ends_near(apart):
-    assert 1e-6 < apart["half"] < 0.3
+    assert 1e-6 < apart["half"] < 0.3 and 1e-6 < apart["half own"] < 0.3
 
 
 @pytest.mark.equation("eq-process-share")

@@ -342,15 +342,6 @@ EXERCISES = (
             (1, 0.25): "between the two is not where it ends: count both ways in which the second token comes out.",
         }, within=0.01), kind="predict"),
     _row("share_loss", "18_scaling", 2, "training", "A process's share", processes.share_loss),
-    _row("what_is_missing", "18_scaling", 2, "training", "What is missing?", choice(
-        "what_is_missing", ("schedule", "order", "optimiser"), {
-            (0, "optimiser"): "which number is wrong in the log, and who computes it?",
-            (0, "order"): "the examples have nothing to do with the learning rate.",
-            (1, "schedule"): "the learning rate is as it should be; on which examples is this loss low?",
-            (1, "optimiser"): "without its moments the loss would go up, on all data.",
-            (2, "schedule"): "the learning rate is as it should be.",
-            (2, "order"): "examples seen twice would make the loss fall.",
-        }), kind="diagnose"),
     _row("form_to_keep", "18_scaling", 2, "tools", "In which form do you keep it?", choice(
         "form_to_keep", ("features", "draws", "logits"), {
             (0, "logits"): "2 · 50,000 bytes for each of 100 million tokens are 10 TB.",
@@ -363,6 +354,20 @@ EXERCISES = (
             (2, "largest"): "ten logits are 20 bytes: what is there to be saved?",
             (2, "draws"): "draws are made at one temperature, and ten logits are only 20 bytes.",
         }), kind="choose"),
+    _row("another_case", "18_scaling", 1, "size", "Days and gigabytes of another case", choice(
+        "another_case", (112.8, 47.7, 13.5), {
+            (0, 47.7): "that is the teacher asked once; on each of four passes it reads the text anew.",
+            (0, 28.2): "that is one pass; the text is read four times.",
+            (0, 225.7): "that is for eight GPUs; both machines work at once, sixteen in all.",
+            (0, 86.8): "that is the teacher alone; the student must be trained, too.",
+            (1, 28.2): "the teacher is asked once, but its student still trains for four passes.",
+            (1, 112.8): "that is the teacher asked on each pass.",
+            (1, 26.0): "that is the student alone; the teacher reads once.",
+            (2, 6.75): "both machines hold a copy each: only the eight GPUs of one machine share it.",
+            (2, 108): "that is both of them whole; the eight GPUs of a machine share them.",
+            (2, 7.5): "that is the teacher alone; the run that asks also trains the student.",
+            (2, 6): "that is the student alone; the run that trains also asks the teacher.",
+        }, within=0.01), kind="predict"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.
