@@ -1,6 +1,6 @@
 """The long runs of chapter 8: what keeps a student from its teacher, the price of a badly chosen T, a biased teacher.
 
-    python -m experiments.chapter08     # resumes where it stopped; about 17 minutes on one core
+    python -m experiments.chapter08     # resumes where it stopped; about 22 minutes on one core
 
 Learning rates are chosen on validation with seeds 100 to 102; seeds 0 to 9 are reported on test. Seed s has
 its own initial weights, its own images and its own teacher.
@@ -77,6 +77,29 @@ def temperature() -> None:
     for width, per_class, T in product((8, 128), (10, 300), (1.0, 2.0, 4.0, 8.0, 16.0)):
         setting = {"width": width, "per_class": per_class, "T": T}
         choose_then_report("08_temperature", about, temperature_one, "val", rates, **setting)
+
+
+def room_one(width: int, T: float, steps: int, lr: float, seed: int) -> dict:
+    """What an MLP of 3000 images follows of its teacher: on its own images and on new ones; and its accuracy."""
+    images, student, part = TRAIN.sample(300, seed), MLP(784, width, 10, seed=seed), part_of(seed)
+    teacher = TEACHERS[seed % 10]
+    v = teacher_logits(teacher, images.x)
+    fit(student, images, soft(T), v, steps=steps, lr=lr, seed=seed)
+    z, new = teacher_logits(student, images.x), teacher_logits(student, part.x)
+    found = {"seen": agreement(z, v), "agreement": agreement(new, teacher_logits(teacher, part.x))}
+    return {**found, "accuracy": accuracy(new, part.y)}
+
+
+def room() -> None:
+    """Why do narrow students mind a high temperature? Not fitted, or not generalised; too few steps, or no room?"""
+    about = (
+        "Agreement with the teacher (%) of MLP(784, width, 10), 3000 images, at temperature T; seeds 0 to 9"
+    )
+    rates = {"lr": (0.0003, 0.001, 0.003, 0.01, 0.03)}
+    for width, T, steps in product((8, 128), (2.0, 16.0), (600, 2400)):
+        if width == 8 or steps == 600:
+            setting = {"width": width, "T": T, "steps": steps}
+            choose_then_report("08_room", about, room_one, "accuracy", rates, **setting)
 
 
 # ------------------------------------------------------------------------------------------------------ fairness
@@ -197,11 +220,12 @@ def both() -> None:
 # --------------------------------------------------------------------- is it the teacher's confidence, or its skew?
 
 
-def own_temperature(logits: Tensor, log_prior: Tensor) -> float:
-    """The T that fits the teacher's logits to validation labels as unequal as its own: classes weighed by their share."""
-    weight = log_prior.exp()[VAL.y].double()
+def own_temperature(logits: Tensor, log_prior: Tensor, y: Tensor | None = None) -> float:
+    """The T that fits its logits to labels (validation) as unequal as the teacher's own: weighed by class shares."""
+    y = VAL.y if y is None else y
+    weight = log_prior.exp()[y].double()
     scales = torch.logspace(-1, 1, 401, dtype=torch.float64)
-    of_label = [(logits.double() / T).log_softmax(-1)[range(len(VAL)), VAL.y] for T in scales]
+    of_label = [(logits.double() / T).log_softmax(-1)[range(len(y)), y] for T in scales]
     return scales[torch.stack([-(weight * x).mean() for x in of_label]).argmin()].item()
 
 
@@ -232,6 +256,41 @@ def calibrated() -> None:
     rates = {"lr": (0.001, 0.003, 0.01, 0.03, 0.1)}
     for learns_from in ("answers", "answers and labels"):
         choose_then_report("08_calibrated", about, calibrated_one, "accuracy", rates, learns_from=learns_from)
+
+
+# ----------------------------------------------------------------------------- how many labels does calibrating take?
+
+
+def few_labels_T(labels: int, seed: int) -> float:
+    """The teacher's fitted temperature, by labels of the student's own images, the same number of every class."""
+    mine, teacher, log_prior = biased(seed)
+    of_each = [(mine.y == c).nonzero()[: labels // 10, 0] for c in range(10)]
+    some = mine[torch.cat(of_each)]
+    return own_temperature(teacher_logits(teacher, some.x), log_prior, some.y)
+
+
+def few_one(labels: int, seed: int) -> dict:
+    """The teacher itself: divided by the T that so many labels find, then less its log shares."""
+    (_, _, log_prior), (_, z), T = biased(seed), biased_logits(seed), few_labels_T(labels, seed)
+    found = by_class(z / T - log_prior, TEST, log_prior)
+    return {"T": T, "accuracy": found["accuracy"], "c0": found["c0"]}
+
+
+def own_labels_one(labels: int, learns_from: str, lr: float, seed: int) -> dict:
+    """As `calibrated_one`, its T found by so many of the student's own labels."""
+    one = multiple_one if learns_from == "answers" else both_one
+    return one(1.0, lr, seed, T=few_labels_T(labels, seed))
+
+
+def few() -> None:
+    about = "Accuracy (%) of biased teachers, logits / T fitted to the student's own labels; seeds 0 to 9"
+    settings = [{"labels": n, "seed": s} for s in REPORTED for n in (20, 50, 100, 200, 500, 1000)]
+    run_all("08_few", about, settings, few_one)
+    about = "Accuracy (%) as 08_fairness, of students as in 08_calibrated, T fitted to their own labels; seeds 0 to 9"
+    rates = {"lr": (0.001, 0.003, 0.01, 0.03, 0.1)}
+    for labels, learns_from in ((1000, "answers and labels"), (100, "answers")):
+        setting = {"labels": labels, "learns_from": learns_from}
+        choose_then_report("08_own_labels", about, own_labels_one, "accuracy", rates, **setting)
 
 
 @lru_cache(maxsize=16)
@@ -271,5 +330,7 @@ if __name__ == "__main__":
     both()
     sure()
     calibrated()
+    few()
     evenly()
     temperature()
+    room()

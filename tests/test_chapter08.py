@@ -200,6 +200,31 @@ def test_a_student_of_a_calibrated_teacher_comes_back_as_stored(learns_from):
     assert [found[f"c{i}"] for i in range(3)] == pytest.approx([row[f"c{i}"] for i in range(3)], abs=2)
 
 
+def test_a_teacher_calibrated_by_few_labels_comes_back_as_stored():
+    rows = stored("08_few")
+    (row,) = rows[(rows["labels"] == 200) & (rows["seed"] == 3)]
+    found = chapter08.few_one(labels=200, seed=3)
+    assert found["T"] == pytest.approx(row["T"], rel=0.05)
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
+
+
+@pytest.mark.parametrize(("labels", "learns_from"), [(1000, "answers and labels"), (100, "answers")])
+def test_a_student_whose_own_labels_calibrate_comes_back_as_stored(labels, learns_from):
+    rows = stored("08_own_labels")
+    (row,) = rows[(rows["labels"] == labels) & (rows["learns_from"] == learns_from) & (rows["seed"] == 3)]
+    found = chapter08.own_labels_one(labels, learns_from, lr=float(row["lr"]), seed=3)
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
+    assert [found[f"c{i}"] for i in range(3)] == pytest.approx([row[f"c{i}"] for i in range(3)], abs=2)
+
+
+def test_a_narrow_student_at_a_high_temperature_comes_back_as_stored():
+    rows = stored("08_room")
+    rows = rows[(rows["width"] == 8) & (rows["T"] == 16) & (rows["steps"] == 600)]
+    (row,) = rows[rows["seed"] == 3]
+    found = chapter08.room_one(width=8, T=16.0, steps=600, lr=float(row["lr"]), seed=3)
+    assert [found[k] for k in found] == pytest.approx([row[k] for k in found], abs=1.5)
+
+
 def test_the_fitted_temperature_finds_how_far_logits_were_stretched(monkeypatch):
     """Labels drawn from the softened logits of a made-up teacher, stretched by two, on classes as unequal as ours."""
     _, _, log_prior = chapter08.biased_split(3)
