@@ -24,12 +24,18 @@ UNITS = (2, 32)  # of the student's only layer between 64 pixels and ten logits
 
 
 @functools.cache
+def teacher_of(seed: int) -> MLP:
+    """The teacher that knows the seed's training images."""
+    teacher = MLP(64, 64, 10, seed=seed)
+    fit(teacher, digits(seed)[0], steps=300, lr=0.01, seed=seed)
+    return teacher
+
+
+@functools.cache
 def lesson(seed: int):
     """(train, validation, test) and the teacher's logits for the first."""
     parts = digits(seed)
-    teacher = MLP(64, 64, 10, seed=seed)
-    fit(teacher, parts[0], steps=300, lr=0.01, seed=seed)
-    return parts, teacher_logits(teacher, parts[0].x)
+    return parts, teacher_logits(teacher_of(seed), parts[0].x)
 
 
 def trained(units: int, T: float, lr: float, seed: int) -> nn.Module:

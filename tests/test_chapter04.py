@@ -461,3 +461,24 @@ def test_reverse_kl_loss_has_the_student_in_front(rows):
     q, p = softmax(rows[0], axis=-1), softmax(rows[1], axis=-1)
     assert tokens.reverse_kl_loss(z, v).item() == pytest.approx(kl(q, p).mean(), abs=1e-12)
     assert abs(kl(q, p).mean() - kl(p, q).mean()) > 0.1
+
+
+def test_the_small_students_are_the_stored_ones_and_one_is_made_again():
+    """results/04_gaps.csv: ten students a setting; the reverse KL had four rates; one run gives its line again."""
+    from experiments import chapter04_gaps as gaps
+    from experiments.common import TUNING, stored
+
+    lines, whole = stored("04_gaps"), stored("04_temperatures")
+    tuning = np.isin(lines["seed"], TUNING)
+    assert set(lines["lr"][tuning]) == set(gaps.RATES) and set(lines["kl"][tuning]) == {"reverse"}
+    for T in gaps.TEMPERATURES:
+        ours = lines[(lines["kl"] == "forward") & (lines["T"] == T)]
+        theirs = whole[(whole["units"] == 2) & (whole["T"] == T) & (whole["part"] == "test")]
+        for seed in range(10):
+            pair = [rows["accuracy"][rows["seed"] == seed].item() for rows in (ours, theirs)]
+            assert pair[0] == pytest.approx(pair[1], abs=2)
+    again = gaps.one("forward", 1, gaps.chosen_rate(1), 0)
+    line = lines[(lines["kl"] == "forward") & (lines["T"] == 1) & (lines["seed"] == 0)]
+    assert again["accuracy"] == pytest.approx(line["accuracy"].item(), abs=2)
+    for column in ("off_2", "off_10", "forward"):
+        assert again[column] == pytest.approx(line[column].item(), rel=0.05)
