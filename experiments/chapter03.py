@@ -44,6 +44,8 @@ VARIANTS = {
     "no hard term": Variant(alpha=1),
     "T on the student only": Variant(T_t=1),
     "T on the teacher only": Variant(T_s=1),
+    "T on the student only with factor 4": Variant(T_t=1, factor=4),  # T_s · T_t instead of T²
+    "T on the teacher only with factor 4": Variant(T_s=1, factor=4),
     "no T²": Variant(factor=1),
     "complete at T = 16": Variant(T_s=16, T_t=16, factor=256),
     "no T² at T = 16": Variant(T_s=16, T_t=16, factor=1),

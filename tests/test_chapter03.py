@@ -10,6 +10,8 @@ from companion import losses
 from companion.data import Split
 from companion.models import MLP, ConvNet, parameters
 from companion.training import fit, hard_loss, teacher_logits
+from experiments import chapter03
+from experiments.common import stored
 
 
 def kl(z, v, T_s, T_t):
@@ -176,3 +178,15 @@ def test_the_ten_lines_are_fit_with_distillation_loss(images):
     fit(by_fit, split, loss, teacher, steps=20, lr=1e-3, batch_size=10, seed=5)
     for a, b in zip(student.parameters(), by_fit.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "variant", ["T on the student only with factor 4", "T on the teacher only with factor 4"]
+)
+def test_a_loop_with_T_on_one_side_comes_back_as_stored(variant):
+    """One run of each; another processor may move a few images."""
+    rows = stored("03_steps")
+    (row,) = rows[(rows["variant"] == variant) & (rows["seed"] == 3)]
+    found = chapter03.one(variant, lr=float(row["lr"]), seed=3)
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1)
+    assert found["rescaled_T"] == pytest.approx(row["rescaled_T"], rel=0.1)
