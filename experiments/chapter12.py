@@ -27,6 +27,7 @@ TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
 TEACHERS = [fashion_teacher(i) for i in range(10)]
 RATES = (0.001, 0.003, 0.01)
 FEW = 100  # real images behind the views
+FEWER = {"10 rolled": 10, "30 rolled": 30}  # and behind these
 SHIFTS = (1, 2, 4)  # pixels by which views are rolled, at most
 INVENTED = 200
 OF_TEACHERS, OF_STUDENTS = TRAIN[:8000], TRAIN[8000:]
@@ -113,6 +114,8 @@ def questions(kind: str, n: int, shift: int, seed: int, pool: Split = TRAIN) -> 
             return x
         share = torch.rand(n, 1, 1, 1, generator=generator)
         return share * x + (1 - share) * x[torch.randperm(n, generator=generator)]
+    if kind in FEWER:
+        return rolled(few[: FEWER[kind]].repeat(n // FEWER[kind], 1, 1, 1), shift, generator)
     if kind in ("dreamed", "invented"):
         return inventions(kind, n, seed)
     if kind == "invented rolled":
@@ -231,8 +234,8 @@ def ask_first() -> None:
         ask("real", n)
     for kind in ("noise", "photograph"):
         ask(kind, 1000)
-    for n in (10_000, 1000):
-        ask("rolled", n, SHIFTS)
+    ask("rolled", 10_000, (*SHIFTS, 8))
+    ask("rolled", 1000, SHIFTS)
     ask("photograph", 10_000)
     ask("invented", INVENTED)
     ask("invented rolled", 10_000, (*SHIFTS, 8))
@@ -251,6 +254,11 @@ def ask_rest() -> None:
     ask("dreamed", INVENTED)
     for steps in (125, 2000):
         ask("rolled", 10_000, (2,), steps)
+
+
+def ask_fewer() -> None:
+    for kind, images in FEWER.items():
+        ask(kind, 100 * images, (*SHIFTS, 8, 14))
 
 
 # ------------------------------------------------------------------- was it learned, or only learned by heart?
@@ -342,6 +350,38 @@ def near() -> None:
     for kind, n, shift in sorted({(str(r["kind"]), int(r["n"]), int(r["shift"])) for r in rows}):
         grid = [{"kind": kind, "n": n, "shift": shift, "seed": s} for s in REPORTED]
         run_all("12_nearness", about, grid, near_one)
+
+
+SOURCES = ("real", "half", "digits", "shuffled", "photograph", "noise")
+
+
+@lru_cache(maxsize=1)
+def nearness_of_sources(seed: int) -> torch.Tensor:
+    """Nearness (%) of 1,000 questions of each source to each of 1,000 test images of clothes: (6, 1000)."""
+    sets = [questions(kind, 1000, 0, seed) for kind in SOURCES]
+    return torch.stack([nearness(TEACHERS[seed % 10], x, TEST.x[:1000]) for x in sets])
+
+
+def judged_one(images: int, seed: int, draws: int = 1000) -> dict:
+    """Nearness judged with a few images of clothes, drawn a thousand times from the 1,000."""
+    each = nearness_of_sources(seed)
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.rand(draws, each.shape[1], generator=generator).argsort(1)[:, :images]
+    judged, ranked = each[:, index].mean(2), each.mean(1).argsort()  # (6, draws), (6,)
+    in_order = judged[ranked].diff(dim=0) > 0  # the next in rank is judged nearer: (5, draws)
+    off = (judged - each.mean(1, keepdim=True)).abs()
+    return {
+        "part": "test",
+        "same_order": 100 * in_order.all(0).double().mean().item(),
+        "off": off.quantile(0.95, dim=1).mean().item(),
+    }
+
+
+def judged() -> None:
+    about = "Six sources judged with few images of clothes: draws (%) that rank all six as 1000 do; 95 % lie within off"
+    for images in (3, 10, 30, 100):
+        grid = [{"images": images, "seed": s} for s in REPORTED]
+        run_all("12_judged", about, grid, judged_one)
 
 
 # ---------------------------------------------------------------------------------- classes that were never shown
@@ -668,8 +708,10 @@ if __name__ == "__main__":
     losses()
     teachers()
     ask_rest()
+    ask_fewer()
     fresh()
     near()
+    judged()
     missing()
     pick()
     names()

@@ -280,6 +280,40 @@ def test_nearness_is_the_share_of_relus_at_the_most_similar_question():
     )
 
 
+@pytest.mark.parametrize(("kind", "images"), [("10 rolled", 10), ("30 rolled", 30)])
+def test_views_of_fewer_images_are_theirs_alone_and_one_run_is_made_again(kind, images):
+    few = chapter12.questions("real", images, 0, 0).sort(-1).values.flatten(1)
+    views = chapter12.questions(kind, 100 * images, 2, 0)
+    # rolled sideways and up: the multiset of grey values stays
+    assert (
+        len(views.flatten(1).sort(-1).values.unique(dim=0))
+        == len(few.sort(-1).values.unique(dim=0))
+        == images
+    )
+    rows = stored("12_questions")
+    here = (rows["kind"] == kind) & (rows["part"] == "test")
+    assert here.sum() == 10 and (rows["n"][here] == 100 * images).all()
+    row = rows[here & (rows["seed"] == 3)][0]
+    again = chapter12.question_one(kind, 100 * images, 500, int(row["shift"]), float(row["lr"]), 3)
+    assert again["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
+    score = {}
+    for shift in (*chapter12.SHIFTS, 8, 14):
+        tried = rows[(rows["kind"] == kind) & (rows["part"] == "val") & (rows["shift"] == shift)]
+        score |= {(shift, lr): tried["accuracy"][tried["lr"] == lr].mean() for lr in set(tried["lr"])}
+    assert max(score, key=score.get) == (row["shift"], row["lr"])
+
+
+def test_nearness_judged_with_few_images_is_made_again():
+    rows = stored("12_judged")
+    for images in (10, 100):
+        row = rows[(rows["images"] == images) & (rows["seed"] == 5)][0]
+        again = chapter12.judged_one(images, 5)
+        assert again["same_order"] == pytest.approx(row["same_order"], abs=1)
+        assert again["off"] == pytest.approx(row["off"], abs=0.02)
+    whole = chapter12.judged_one(1000, 5, draws=3)
+    assert whole["same_order"] == 100 and whole["off"] == pytest.approx(0, abs=1e-9)
+
+
 def test_the_commonest_answer_is_counted():
     logits = torch.tensor([[0.0, 1.0], [2.0, 3.0], [1.0, 0.0], [0.0, 5.0]])
     assert chapter12.commonest(logits) == 75
