@@ -14,7 +14,6 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from companion.features import hint_loss
 from companion.models import StaticEncoder
-from companion.remote import top_k_targets
 from companion.teachers import Sentence
 from experiments import chapter16
 from experiments.common import FOLDER, stored
@@ -233,29 +232,3 @@ def test_rounding_to_eight_bits_changes_little():
     parts = chapter16.packed(student.requires_grad_(False))
     table = parts["table"].float() * parts["scale"].float()
     assert (table - student.table.weight).abs().max() < 0.02 * student.table.weight.abs().max()
-
-
-@pytest.mark.equation("eq-answer-classes")
-def test_tokens_of_one_class_add_up_and_the_rest_is_the_tail():
-    """p_c is the sum of e^ℓ over the tokens that mean c; what is missing to 1 is the tail."""
-    places = [
-        [("Ġgood", math.log(0.5)), ("Good", math.log(0.2)), ("x", math.log(0.1))],
-        [("Ġbad", math.log(0.9))],
-    ]
-    index, p = top_k_targets(places, {"Ġgood": 1, "Good": 1, "Ġbad": 0})
-    assert index.tolist() == [[1], [0]]
-    torch.testing.assert_close(p, torch.tensor([[0.7], [0.9]]))
-    torch.testing.assert_close(1 - p.sum(1), torch.tensor([0.3, 0.1]))
-
-
-@pytest.mark.equation("eq-answer-noise")
-@pytest.mark.parametrize("m", [1, 2, 7])
-def test_the_variance_of_a_share_is_the_teachers_and_that_of_chance(m):
-    """Every possible number of "positive" among m draws, with its probability, for each of five reviews."""
-    p = torch.tensor([0.1, 0.5, 0.55, 0.6, 0.9], dtype=torch.double)
-    k = torch.arange(m + 1, dtype=torch.double)
-    ways = torch.tensor([math.comb(m, j) for j in range(m + 1)], dtype=torch.double)
-    weight = ways * p[:, None] ** k * (1 - p[:, None]) ** (m - k)
-    mean = (weight * k / m).sum(1).mean()
-    exact = (weight * (k / m - mean) ** 2).sum(1).mean()
-    assert exact.item() == pytest.approx((p.var(unbiased=False) + (p * (1 - p)).mean() / m).item(), rel=1e-12)

@@ -308,15 +308,6 @@ EXERCISES = (
              (2, "static"): "what is the student's vector of the second sentence, if that of the first is known?",
              (2, "tfidf"): "will the next advertisement use the very words that were counted?",
          }), kind="choose"),
-    _row("which_answer", "16_small", 2, "soft targets", "One word, many words, or the probabilities?", choice(
-        "which_answer", ("label", "top k", "draws"), {
-            (0, "top k"): "this server gives no probabilities.",
-            (0, "draws"): "one answer a letter is all that there is: how much noise has a single draw?",
-            (1, "label"): "a label says which side the teacher is on. Does it say how far?",
-            (1, "draws"): "how many draws are needed until the noise is small, and what do they cost?",
-            (2, "label"): "temperature 0 asked fifty times gives fifty times the same word.",
-            (2, "top k"): "this server gives no probabilities.",
-        }), kind="choose"),
     _row("straight_through", "17_shipping", 2, "size", "Round, and let the gradient through",
          shipping.straight_through),
     _row("way_out", "17_shipping", 1, "tools", "Three that went wrong on the way out", choice(
@@ -368,6 +359,26 @@ EXERCISES = (
             (2, 7.5): "that is the teacher alone; the run that asks also trains the student.",
             (2, 6): "that is the student alone; the run that trains also asks the teacher.",
         }, within=0.01), kind="predict"),
+    _row("draws_worth", "19_answers", 2, "soft targets", "What are the draws worth?", encoders.draws_worth),
+    _row("fifty_checked", "19_answers", 2, "measuring", "Fifty answers, checked", choice(
+        "fifty_checked", (11.1, 384, "no"), {
+            (0, 5.7): "that is √(p(1 − p)/n): 1.96 times as much on either side.",
+            (0, 22.2): "that is the whole interval: plus or minus half of it.",
+            (0, 13.9): "that is for a share of a half; here it is 0.8.",
+            (0, 0.111): "in points, that is in per cent.",
+            (1, 139): "half as wide means four times as many; how much narrower is 4 than 11.1?",
+            (1, 600): "that is for a share of a half; here it is 0.8.",
+            (2, "yes"): "four more of fifty: how often does luck do that on the examples where the two differ?",
+        }, within=0.02), kind="predict"),
+    _row("which_answer", "19_answers", 2, "soft targets", "One word, many words, or the probabilities?", choice(
+        "which_answer", ("label", "top k", "draws"), {
+            (0, "top k"): "this server gives no probabilities.",
+            (0, "draws"): "one answer a letter is all that there is: how much noise has a single draw?",
+            (1, "label"): "a label says which side the teacher is on. Does it say how far?",
+            (1, "draws"): "how many draws are needed until the noise is small, and what do they cost?",
+            (2, "label"): "temperature 0 asked fifty times gives fifty times the same word.",
+            (2, "top k"): "this server gives no probabilities.",
+        }), kind="choose"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.

@@ -1,4 +1,4 @@
-"""Exercises on a student that looks up tokens in a table, and on search (chapter 16)."""
+"""Exercises on a student that looks up tokens in a table, and on search (chapter 16), and on draws (chapter 19)."""
 
 from collections.abc import Callable
 
@@ -86,5 +86,43 @@ def recall_at(attempt: Callable[[Tensor, Tensor, int], float]) -> None:
                 lambda s, t, k: share(best(s, k), best(t, k), s.shape[1]),
             "a share, between 0 and 1, not per cent.":
                 lambda s, t, k: 100 * share(best(s, k), best(t, k), k),
+        },
+    )  # fmt: skip
+
+
+def draws_worth(attempt: Callable[[Tensor, int, int], float]) -> None:
+    """Checks attempt(p, n, m) → how many top-k answers n reviews with m draws each are worth, eq-answer-worth."""
+    generator = torch.Generator().manual_seed(19)
+    cases = [(0.2 + 0.6 * torch.rand(r, generator=generator, dtype=torch.double), n, m)
+             for r, n, m in [(4, 100, 3), (7, 40, 5), (3, 900, 2)]]  # fmt: skip
+
+    def luck(p):
+        return (p * (1 - p)).mean()
+
+    def spread(p):
+        return p.var(unbiased=False)
+
+    compare(
+        "draws_worth", attempt, lambda p, n, m: n / (1 + luck(p) / m / spread(p)), cases,
+        {
+            "m is missing: the mean of m draws has 1/m of the luck of one.":
+                lambda p, n, m: n / (1 + luck(p) / spread(p)),
+            "m draws have less luck than one, not more: divide by m.":
+                lambda p, n, m: n / (1 + luck(p) * m / spread(p)),
+            "the 1 is missing: the opinions themselves are part of what varies.":
+                lambda p, n, m: n / (luck(p) / m / spread(p)),
+            "the two variances are the wrong way round.": lambda p, n, m: n / (1 + spread(p) / luck(p) * m),
+            "that is the factor: how many answers are n reviews worth?":
+                lambda p, n, m: 1 + luck(p) / m / spread(p),
+            "it multiplies: noisy answers are worth less than n.":
+                lambda p, n, m: n * (1 + luck(p) / m / spread(p)),
+            "the variance of p is a mean over its R reviews: unbiased=False.":
+                lambda p, n, m: n / (1 + luck(p) / m / p.var()),
+            "the variance, not its root.": lambda p, n, m: n / (1 + luck(p) / m / spread(p).sqrt()),
+            "p(1 − p) is averaged over the reviews, not summed.":
+                lambda p, n, m: n / (1 + (p * (1 - p)).sum() / m / spread(p)),
+            "the luck is the mean of p(1 − p), review by review, not that of the mean opinion.":
+                lambda p, n, m: n / (1 + p.mean() * (1 - p.mean()) / m / spread(p)),
+            "n reviews, not n · m questions.": lambda p, n, m: n * m / (1 + luck(p) / m / spread(p)),
         },
     )  # fmt: skip
