@@ -21,7 +21,7 @@ from companion.losses import distillation_loss, kd_loss
 from companion.metrics import accuracy
 from companion.models import MLP, ConvNet
 from companion.training import fit, fit_many, hard_loss, predict
-from experiments.common import REPORTED, TUNING, run_all
+from experiments.common import REPORTED, TUNING, run_all, stored
 
 torch.set_num_threads(1)
 
@@ -122,7 +122,7 @@ def parity_together(configs: list[dict], lr: float) -> list[dict]:
     """Students MLP(32, 8, 2), each example seen once; their accuracy every 64 steps, and at the end on new rows.
 
     "progressive random": labels, in each batch as many of them wrong as the copy on its way makes mistakes there, but
-    on rows drawn by chance.
+    on rows drawn by chance. "final drawn": names drawn from the finished teacher's probabilities.
     """
     curves, chance = [[] for _ in configs], torch.Generator().manual_seed(configs[0]["seed"])
     students = [MLP(BITS, 8, 2, seed=c["seed"]) for c in configs]
@@ -133,6 +133,8 @@ def parity_together(configs: list[dict], lr: float) -> list[dict]:
         curve.append(accuracy(z.detach(), y))
         if "named" in kind:
             return hard_loss(z, None, v.argmax(-1))
+        if "drawn" in kind:
+            return hard_loss(z, None, torch.multinomial(v.softmax(-1), 1, generator=chance)[:, 0])
         if "random" in kind:
             wrong = torch.randperm(len(y), generator=chance)[: int((v.argmax(-1) != y).sum())]
             told = y.clone()
@@ -257,12 +259,25 @@ def widths() -> None:
     choose_then_report_many("11_parity_width", about, settings, (0.001, 0.003, 0.01, 0.03, 0.1), alone)
 
 
+ABOUT_PARITY = (
+    "Sparse parity: accuracy (%) of MLP(32 8 2) by what it learns from; s64 … during training; seeds 0 to 9"
+)
+
+
+def names_drawn() -> None:
+    settings = [{"kind": "final drawn", "grid": [1]}]
+    choose_then_report_many(
+        "11_parity", ABOUT_PARITY, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together
+    )
+
+
 def parities() -> None:
-    about = "Sparse parity: accuracy (%) of MLP(32 8 2) by what it learns from; s64 … during training; seeds 0 to 9"
+    about = ABOUT_PARITY
     settings = [{"kind": k, "grid": [1]} for k in KINDS]
     rows = choose_then_report_many(
         "11_parity", about, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together
     )
+    names_drawn()
     parity_of_checkpoints()
     watch({r["kind"]: float(r["lr"]) for r in rows if r["seed"] in REPORTED})
 
@@ -332,6 +347,25 @@ def noise_together(configs: list[dict], lr: float) -> list[dict]:
         cosine = F.cosine_similarity(*steps, dim=0).item()
         rows.append({"accuracy": right, "teacher_accuracy": known, "cosine": cosine})
     return rows
+
+
+def first_outputs() -> None:
+    """The finished teacher's hidden layers under class outputs that were never trained: its own first ones, or others."""
+    about = (
+        "Accuracy (%) on clothes of the teacher of 11_noise, and of its hidden layers under class outputs that were "
+        "never trained: its own first ones (first), another network's (other)"
+    )
+
+    def one(seed: int) -> dict:
+        teacher = readers()[seed][0]
+        row = {"accuracy": accuracy(predict(teacher, TEST.x)[:, :10], TEST.y)}
+        for name, start in (("first", seed), ("other", seed + 500)):
+            mixed = copy.deepcopy(teacher)
+            mixed.layers[-1] = newborn(start).layers[-1]
+            row[name] = accuracy(predict(mixed, TEST.x)[:, :10], TEST.y)
+        return row
+
+    run_all("11_outputs", about, [{"seed": s} for s in REPORTED], one)
 
 
 def subliminal() -> None:
@@ -606,9 +640,51 @@ def suspects() -> None:
     choose_then_report_many("11_suspects", about, settings, RATES, suspects_together)
 
 
+# ------------------------------------------------------------- with 1,000 answers: how often is a teacher followed?
+
+ASKED = 100  # images a class
+FOLLOWED = ("MLP 8", "MLP 128", "ConvNet")
+
+
+def follow_together(configs: list[dict], lr: float) -> list[dict]:
+    images = [FOR_STUDENTS.sample(ASKED, c["seed"]) for c in configs]
+    told = [predict(teachers(c["kind"])[c["seed"]], x.x) for c, x in zip(configs, images, strict=True)]
+    made = [MLP(784, 8, 10, seed=c["seed"]) for c in configs]
+    losses = [partial(distillation_loss, T=c["setting"], alpha=1) for c in configs]
+    fit_many(made, images, losses, told, steps=400, lr=lr, seeds=[c["seed"] for c in configs])
+    rows = []
+    for c, student, own, v in zip(configs, made, images, told, strict=True):
+        part, t = part_of(c["seed"]), on_part(c["kind"], ASKED, c["seed"])
+        z, names = predict(student, part.x), v.argmax(-1)
+        row = {"accuracy": accuracy(z, part.y), "teacher_accuracy": accuracy(t, part.y)}
+        row["follows_told"] = accuracy(predict(student, own.x), names)
+        row["follows_new"] = accuracy(z, t.argmax(-1))
+        rows.append(row)
+    return rows
+
+
+def follow_more() -> None:
+    """The students of 1,000 answers of 11_teaching once more, at the T and learning rate that they chose there."""
+    about = (
+        "Accuracy (%) of MLP(784 8 10) with 1,000 answers; 400 steps; setting: T; follows: names its teacher's class, "
+        "told: on its own images"
+    )
+    chosen = {
+        r["kind"]: r for r in stored("11_teaching") if r["per_class"] == ASKED and r["seed"] in REPORTED
+    }
+    configs = [
+        {"kind": k, "setting": float(chosen[k]["setting"]), "lr": float(chosen[k]["lr"]), "seed": s}
+        for k in FOLLOWED
+        for s in REPORTED
+    ]
+    in_groups("11_answers", about, configs, follow_together)
+
+
 if __name__ == "__main__":
     one_student()
     parities()
     widths()
     suspects()
+    follow_more()
     subliminal()
+    first_outputs()

@@ -9,7 +9,9 @@ import torch
 from companion import checks
 from companion.metrics import accuracy
 from companion.models import MLP
+from experiments import chapter11
 from experiments.chapter11 import as_soft, corrected, mistaken, softness
+from experiments.common import REPORTED, TUNING, stored
 
 
 @pytest.mark.equation("eq-lost-regained")
@@ -134,3 +136,48 @@ def test_answers_are_made_as_soft_as_the_goal():
     soft = as_soft(v, 1.5)
     assert softness(soft) == pytest.approx(1.5, abs=1e-4)
     assert torch.equal(soft.argmax(-1), v.argmax(-1))
+
+
+# ------------------------------------------------------------------------------------------------- stored runs
+
+
+def test_names_drawn_from_probabilities_had_their_own_rate_and_are_drawn_so():
+    lines = stored("11_parity")
+    mine = lines[lines["kind"] == "final drawn"]
+    tuning = mine[np.isin(mine["seed"], TUNING)]
+    rates = sorted(set(tuning["lr"].tolist()))
+    assert rates == [0.003, 0.01, 0.03, 0.1, 0.3] and len(tuning) == len(rates) * len(TUNING)
+    best = max(rates, key=lambda lr: tuning["accuracy"][tuning["lr"] == lr].mean())
+    reported = mine[~np.isin(mine["seed"], TUNING)]
+    assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
+
+
+def test_class_outputs_that_were_never_trained_under_a_trained_teacher_are_looked_at_again(monkeypatch):
+    found = {}
+
+    def once(name, about, configs, one):
+        found.update(one(**configs[0]))
+
+    monkeypatch.setattr(chapter11, "run_all", once)
+    monkeypatch.setattr(chapter11, "TUNING", ())
+    monkeypatch.setattr(chapter11, "REPORTED", (0,))
+    chapter11.readers.cache_clear()
+    chapter11.first_outputs()
+    chapter11.readers.cache_clear()
+    kept = stored("11_outputs")
+    assert sorted(kept["seed"]) == list(range(10))
+    row = kept[kept["seed"] == 0][0]
+    for column in ("accuracy", "first", "other"):
+        assert found[column] == pytest.approx(row[column], abs=1), column
+
+
+def test_the_students_of_a_thousand_answers_are_those_of_the_other_table():
+    again, before = stored("11_answers"), stored("11_teaching")
+    for kind in chapter11.FOLLOWED:
+        mine, old = (t[(t["kind"] == kind) & np.isin(t["seed"], REPORTED)] for t in (again, before))
+        old = old[old["per_class"] == chapter11.ASKED]
+        assert sorted(mine["seed"]) == sorted(old["seed"]) == list(REPORTED)
+        for row in mine:
+            twin = old[old["seed"] == row["seed"]][0]
+            assert (row["setting"], row["lr"]) == (twin["setting"], twin["lr"])
+            assert row["accuracy"] == pytest.approx(twin["accuracy"], abs=0.5)
