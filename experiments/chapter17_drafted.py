@@ -7,6 +7,7 @@ out it uses SmolLM2's own table of tokens; between them lie 0.9 million weights,
 of the Bible: on its next token, or on SmolLM2's probabilities. The rate is chosen on validation with seeds 100 to 102.
 Then drafts 0 to 4 meet 15 beginnings of the test part, each of which SmolLM2 goes on from by 96 tokens drawn at random,
 alone and with either draft in turn, in one process and one thread; the first beginning is a warm-up and not counted.
+Last, runs that check 0 to 8 proposals are timed, without a draft.
 """
 
 import math
@@ -30,6 +31,7 @@ VOCABULARY, BACK, WIDTH, PROPOSED = 2048, 4, 320, 4
 STRETCHES, STEPS, BATCH, SKIP = 1200, 800, 256, 16
 BEGINNING, NEW, PASSAGES, REPORTED = 32, 96, range(15), range(5)
 RATES = (0.0003, 0.001, 0.003)
+CHECKED, TURNS = range(9), range(15)
 KINDS = ("text", "probabilities")
 KEPT = Path("build/chapter17_drafted")
 
@@ -223,6 +225,30 @@ def times(rates: dict) -> None:
         run_all("17_drafted", about, configs, lambda **config: timed(**config, rates=rates))
 
 
+@torch.no_grad()
+def check_times(numbers: str, turn: int) -> dict:
+    """Milliseconds of CPU time of one run after 80 tokens: of the last token written, with 0 to 8 proposals."""
+    target, ids, cache, row = (
+        in_format(numbers),
+        windows("scripture", "test", len(TURNS), 10)[turn][None],
+        [],
+        {},
+    )
+    target(ids[:, :80], cache=cache)
+    for n in random.Random(turn).sample(list(CHECKED), len(CHECKED)):
+        before = time.thread_time()
+        target(ids[:, 80 : 81 + n], cache=list(cache))
+        row[n] = 1e3 * (time.thread_time() - before)
+    return {f"proposals_{n}": row[n] for n in CHECKED}
+
+
+def checks() -> None:
+    about = "SmolLM2 checks 0 to 8 proposals in one run: milliseconds of CPU time, the sizes in an order drawn anew"
+    for numbers in ("float32", "bfloat16"):
+        check_times(numbers, 0)  # the warm-up
+        run_all("17_checks", about, [{"numbers": numbers, "turn": turn} for turn in TURNS], check_times)
+
+
 def keep(draft: Draft) -> None:
     """Draft 0, for the page: its own weights in half precision."""
     weights = {k: v.half() for k, v in draft.named_parameters() if k != "table"}
@@ -234,3 +260,4 @@ if __name__ == "__main__":
     chosen = {kind: drafts(kind) for kind in KINDS}
     keep(trained("probabilities", chosen["probabilities"], 0))
     times(chosen)
+    checks()

@@ -221,6 +221,24 @@ def test_the_stored_drafts_of_the_bible_were_chosen_on_validation():
         assert all(len(values) == len(TUNING) for values in means.values())
 
 
+def test_each_size_of_a_check_is_timed_once_a_turn(monkeypatch):
+    target, asked = small_target(), []
+    monkeypatch.setattr(chapter17_drafted, "in_format", lambda numbers: target)
+    monkeypatch.setattr(chapter17_drafted, "windows", lambda *_: torch.ones(15, 96, dtype=torch.long))
+    forward = target.forward
+
+    def watched(new, mask=None, cache=None):
+        asked.append((new.shape[1], cache[0][0].shape[2] if cache else 0))
+        return forward(new, mask, cache)
+
+    target.forward = watched
+    row = chapter17_drafted.check_times("float32", 3)
+    assert asked[0] == (80, 0) and sorted(asked[1:]) == [(n + 1, 80) for n in range(9)]
+    assert list(row) == [f"proposals_{n}" for n in range(9)] and min(row.values()) > 0
+    found = rows("checks")
+    assert len(found) == 30 and {row["numbers"] for row in found} == {"float32", "bfloat16"}
+
+
 # ----------------------------------------------------------------------------------------------- exercises
 
 
