@@ -122,6 +122,15 @@ def function_matching() -> None:
     run("kd", [lr], [0], REPORTED)
 
 
+def labels_alone() -> None:
+    """The labels' side without views, where function_matching() chose views: what the longer training alone gives."""
+    name = "05_labels_alone"
+    about = "Accuracy and ECE (%) of ConvNet(4) on 100 images and their labels, 3,000 steps, no views; seeds 0 to 9"
+    lr = best(stored("05_function_matching"), "lr", loss="hard", shift=0)
+    setting = {"loss": "hard", "per_class": 10, "steps": MATCHING_STEPS, "lr": lr, "shift": 0}
+    run_all(name, about, [{**setting, "seed": seed} for seed in REPORTED], train_one)
+
+
 def targets(control: str, p, seed: int):
     """The teacher's probabilities p (N, 10) with their dark mass, that of the classes it does not name, changed."""
     top = p.argmax(-1)
@@ -298,6 +307,7 @@ if __name__ == "__main__":
     controls()
     temperatures()
     function_matching()
+    labels_alone()
     labels()
     views_of_a_thousand()
     names_in_parts()

@@ -239,3 +239,16 @@ def test_a_student_of_the_validation_labels_and_one_of_the_further_pairs_come_ba
     (row,) = rows[(rows["seed"] == 13) & (rows["control"] == "class mean")]
     found = chapter05.control_one("class mean", 13, row["lr"].item())
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.6)
+
+
+def test_a_student_of_the_labels_without_views_comes_back_as_stored():
+    from experiments import chapter05
+    from experiments.common import stored
+
+    rows = stored("05_labels_alone")
+    assert rows["seed"].tolist() == list(range(10)) and set(rows["shift"]) == {0}
+    assert rows["lr"][0] == chapter05.best(stored("05_function_matching"), "lr", loss="hard", shift=0)
+    (row,) = rows[rows["seed"] == 3]
+    found = chapter05.train_one("hard", seed=3, per_class=10, steps=3000, lr=row["lr"].item(), shift=0)
+    assert row["part"] == found["part"] == "test"
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.6)
