@@ -15,7 +15,8 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from companion.features import hint_loss
 from companion.models import StaticEncoder
 from companion.teachers import Sentence
-from experiments import chapter16
+from companion.teachers._smollm2 import Block
+from experiments import chapter16, chapter16_rounded
 from experiments.common import FOLDER, stored
 
 
@@ -232,3 +233,28 @@ def test_rounding_to_eight_bits_changes_little():
     parts = chapter16.packed(student.requires_grad_(False))
     table = parts["table"].float() * parts["scale"].float()
     assert (table - student.table.weight).abs().max() < 0.02 * student.table.weight.abs().max()
+
+
+def test_healed_blocks_are_rounded_as_the_file_is():
+    w = torch.randn(4, 96, generator=seeded())
+    got = chapter16_rounded.as_in_the_file(w)
+    for row, back in zip(w.reshape(-1, 32), got.reshape(-1, 32), strict=True):
+        assert len(back.unique()) <= 16
+        assert (row - back).abs().max() < 0.52 * (row.max() - row.min()) / 15
+    block = Block(32, 4, 2, 64)
+    norm = block.norm_mlp.weight.clone()
+    before = block.down.weight.clone()
+    chapter16_rounded.rounded(torch.nn.ModuleList([block.requires_grad_(False)]))
+    assert torch.equal(block.norm_mlp.weight, norm)
+    assert torch.equal(block.down.weight, chapter16_rounded.as_in_the_file(before.detach()))
+
+
+def test_the_rounded_runs_are_chapter_14s():
+    table, healed = stored("16_rounded"), stored("14_healing")
+    assert list(table["target"]) == ["none", "teacher", "teacher", "teacher"]
+    for row in table:
+        same = healed[
+            (healed["text"] == "scripture") & (healed["teacher"] == "as it is") & (healed["lr"] == row["lr"])
+        ]
+        same = same[(same["target"] == row["target"]) & (same["seed"] == row["seed"])]
+        assert same["bits"][0] == pytest.approx(row["bits"], abs=0.01)
