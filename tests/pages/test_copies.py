@@ -51,8 +51,12 @@ def parsed(html):
 
 def squeezed(formula):
     """Its number, then its TeX without what its surroundings ask for."""
-    number = re.search(r"\\tag\{(\d+)\}|^\s*\((\d+)\)(?=\s*\\\[)", formula)
-    tex = re.sub(r"\\tag\{\d+\}|^\s*\(\d+\)(?=\s*\\\[)|\\[()\[\]]|\\(?:begin|end)\{split\}", "", formula)
+    number = re.search(r"\\tag\{([\d.]+[a-z]?)\}|^\s*\(([\d.]+[a-z]?)\)(?=\s*\\\[)", formula)
+    tex = re.sub(
+        r"\\tag\{[\d.]+[a-z]?\}|^\s*\([\d.]+[a-z]?\)(?=\s*\\\[)|\\[()\[\]]|\\(?:begin|end)\{split\}",
+        "",
+        formula,
+    )
     tex = tex.replace("\\Vert ", "\\|").replace("\\vert ", "|")
     return (f"({number[1] or number[2]}) " if number else "") + re.sub(r"\s", "", tex)
 
@@ -266,7 +270,7 @@ def test_a_second_reader_of_markdown_shows_the_same(page, tmp_path, name):
     assert page.locator("mjx-container").count() == len(formulas)
     assert page.locator("[data-mjx-error], mjx-merror").all_inner_texts() == []
     numbers = page.locator("mjx-container mlabeledtr > mtd:first-child").all_text_contents()
-    assert numbers == [f[0] for formula in formulas if (f := re.match(r"\(\d+\)", formula))]
+    assert numbers == [f[0] for formula in formulas if (f := re.match(r"\([\d.]+[a-z]?\)", formula))]
     page.evaluate("document.querySelectorAll('mjx-container').forEach(e => e.remove())")
     for formula in article.select(".math"):
         formula.extract()

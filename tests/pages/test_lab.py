@@ -115,7 +115,7 @@ def test_a_chapter_in_jupyter_says_what_its_page_says(page, lab, name):
     shown = page.evaluate(SHOWN)
     assert shown["wrong"] == []
     assert shown["formulas"] == len(formulas)
-    assert shown["numbers"] == [n[0] for f in formulas if (n := re.match(r"\(\d+\)", f.strip()))]
+    assert shown["numbers"] == [n[0] for f in formulas if (n := re.match(r"\([\d.]+[a-z]?\)", f.strip()))]
     found, asked = (re.findall(r"[^\W_]+", text) for text in (shown["text"], article.get_text(" ")))
     assert len(asked) > 100
     assert "".join(found) == "".join(asked)
@@ -131,7 +131,7 @@ def test_a_chapter_in_jupyter_says_what_its_page_says(page, lab, name):
 def test_a_link_to_a_formula_opens_the_chapter_that_has_it(page, lab):
     opened(page, lab, "chapters/03_algorithm.ipynb")
     exercise = page.locator(".jp-RenderedMarkdown", has_text="(Soften logits)")
-    exercise.get_by_role("link", name=re.compile(r"^\(\d+\)$")).first.click()
+    exercise.get_by_role("link", name=re.compile(r"^\([\d.]+[a-z]?\)$")).first.click()
     page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) h2", has_text="2.1 ").wait_for()
 
 
