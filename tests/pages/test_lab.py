@@ -82,7 +82,7 @@ def test_chapter_1_opens_and_nothing_asks(page, lab):
     page.wait_for_url("**/lab/tree/chapters/01_background.ipynb*")
     page.locator(".jp-MarkdownCell h1", has_text="Background").wait_for()
     page.locator(".jp-RenderedSVG").first.wait_for()  # a stored figure: the notebook is trusted
-    page.locator(".jp-MarkdownCell h3", has_text="Exercise 1").wait_for()
+    page.locator(".jp-MarkdownCell h3", has_text="Exercise 1.1").wait_for()
     page.wait_for_timeout(2000)
     assert page.locator(".jp-Dialog, .Toastify__toast").count() == 0
     allowed = r"(file|data|blob):|(http|ws)://(localhost|127\.0\.0\.1)[:/]"
