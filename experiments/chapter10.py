@@ -276,7 +276,15 @@ def last_features(method: str, base: str, weight: float, rate: float, seed: int)
 
 
 def relearned(
-    method: str, base: str, weight: float, rate: float, layer: str, steps: int, lr: float, seed: int
+    method: str,
+    base: str,
+    weight: float,
+    rate: float,
+    layer: str,
+    steps: int,
+    lr: float,
+    seed: int,
+    decay: float = 0.01,
 ) -> dict:
     """A new last layer on kept features, from the labels of the student's own 1,000 images or from KD on them."""
     seen, new = last_features(method, base, weight, rate, seed)
@@ -286,7 +294,7 @@ def relearned(
         last = nn.Linear(seen.x.shape[1], 10)
     fit(
         last, seen, lambda z, v, y: answers(layer, z, v, y), told[:, :10].contiguous(),
-        steps=steps, lr=lr, seed=seed,
+        steps=steps, lr=lr, seed=seed, weight_decay=decay,
     )  # fmt: skip
     with torch.no_grad():
         return {"accuracy": accuracy(last(new.x), new.y)}

@@ -10,19 +10,14 @@ reported on test; images, teacher and first weights of a seed are those of exper
 """
 
 import numpy as np
-import torch
-from torch import nn
 
 from companion.metrics import accuracy
-from companion.training import fit
 from experiments.chapter10 import (
     RATES,
     TEST,
     VAL,
     WEIGHTS,
-    answers,
-    last_features,
-    lesson,
+    relearned,
     rows,
     trained,
 )  # fmt: skip
@@ -49,24 +44,6 @@ def chosen(method: str, base: str) -> tuple[float, float]:
 def one(method: str, base: str, target: str, steps: int, weight: float, lr: float, seed: int) -> dict:
     net, part = trained(method, base, target, weight, lr, seed, steps), VAL if seed in TUNING else TEST
     return {"accuracy": accuracy(rows(net, part.x)[:, :10], part.y)}
-
-
-def relearned(
-    method: str, base: str, layer: str, weight: float, rate: float,
-    steps: int, decay: float, lr: float, seed: int,
-) -> dict:  # fmt: skip
-    """A new last layer on kept features, from labels or by KD, with a weight decay of its own."""
-    seen, new = last_features(method, base, weight, rate, seed)
-    _, told = lesson("teacher", seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        last = nn.Linear(seen.x.shape[1], 10)
-    fit(
-        last, seen, lambda z, v, y: answers(layer, z, v, y), told[:, :10].contiguous(),
-        steps=steps, lr=lr, seed=seed, weight_decay=decay,
-    )  # fmt: skip
-    with torch.no_grad():
-        return {"accuracy": accuracy(last(new.x), new.y)}
 
 
 def walk(name: str, about: str, run, setting: dict, which: tuple) -> None:

@@ -20,7 +20,7 @@ from companion.features import (
 )
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, predict
-from experiments import chapter10_controls
+from experiments import chapter10, chapter10_controls
 from experiments.common import stored
 from tests.test_notebooks import ROOT
 
@@ -261,7 +261,8 @@ def test_a_new_last_layer_comes_back_as_stored():
     rows = stored("10_layers_decay")
     here = (rows["method"] == "contrastive") & (rows["base"] == "labels") & (rows["layer"] == "labels")
     (row,) = rows[here & (rows["seed"] == 3)]
-    kept = float(row["weight"]), float(row["rate"])
-    own = int(row["steps"]), float(row["decay"]), float(row["lr"])
-    found = chapter10_controls.relearned("contrastive", "labels", "labels", *kept, *own, 3)
+    setting = {name: float(row[name]) for name in ("weight", "rate", "lr", "decay")} | {
+        "steps": int(row["steps"])
+    }
+    found = chapter10.relearned("contrastive", "labels", layer="labels", seed=3, **setting)
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
