@@ -82,6 +82,7 @@ def test_who_opens_no_fold_misses_no_number(opened, path):
         chapter = re.match(r"chapters/(\d+)_", path)
         before = f"{int(chapter[1])}." if chapter else ""
         assert open_ones == [f"{before}{i + 1}" for i in range(len(open_ones))]
+        assert len(open_ones) >= 3 or not chapter or kind == ".eqno"
 
 
 # Each number, without its word and its brackets, and whether the reader has to open something to see it.
