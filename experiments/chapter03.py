@@ -36,6 +36,7 @@ class Variant:
     frozen: bool = True
     weak: bool = False
     images: int = 200
+    last: float = 1  # the last layer starts this much larger, and takes steps this much larger
 
 
 VARIANTS = {
@@ -46,6 +47,11 @@ VARIANTS = {
     "T on the teacher only": Variant(T_s=1),
     "T on the student only with factor 4": Variant(T_t=1, factor=4),  # T_s · T_t instead of T²
     "T on the teacher only with factor 4": Variant(T_s=1, factor=4),
+    "T on the student only without hard term": Variant(T_t=1, alpha=1),
+    "T on the teacher only without hard term": Variant(T_s=1, alpha=1),
+    "T on the student only with a last layer to scale": Variant(T_t=1, last=4),
+    "T on the teacher only with a last layer to scale": Variant(T_s=1, last=1 / 4),
+    "complete at T = 1": Variant(T_s=1, T_t=1, factor=1),
     "no T²": Variant(factor=1),
     "complete at T = 16": Variant(T_s=16, T_t=16, factor=256),
     "no T² at T = 16": Variant(T_s=16, T_t=16, factor=1),
@@ -76,13 +82,25 @@ def draw(seed: int, weak: bool, images: int):
     return teacher, TRAIN[order[:images]]
 
 
+def scaled(student: ConvNet, scale: float, lr: float) -> list[dict]:
+    """The last layer made `scale` times as large, and AdamW's groups, in which its steps are, too (its decay is not)."""
+    last = [*student.head.parameters()]
+    with torch.no_grad():
+        for parameter in last:
+            parameter.mul_(scale)
+    return [
+        {"params": [*student.stages.parameters()]},
+        {"params": last, "lr": scale * lr, "weight_decay": 0.01 / scale},
+    ]
+
+
 def distil(variant: Variant, seed: int, lr: float, steps: int = 200):
     """The loop of section 3.2 with a switch for each step. Returns student and teacher, both in eval mode."""
     teacher, mine = draw(seed, variant.weak, variant.images)
     teacher = copy.deepcopy(teacher).requires_grad_(not variant.frozen).train(variant.train_mode)
     student = ConvNet(4, dropout=0.0, seed=seed)
     learners = [*student.parameters()] + ([] if variant.frozen else [*teacher.parameters()])
-    optimiser = torch.optim.AdamW(learners, lr=lr)
+    optimiser = torch.optim.AdamW(learners if variant.last == 1 else scaled(student, variant.last, lr), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)

@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 from companion import losses
 from companion.data import Split
 from companion.models import MLP, ConvNet, parameters
-from companion.training import fit, hard_loss, teacher_logits
+from companion.training import fit, hard_loss, predict, teacher_logits
 from experiments import chapter03
 from experiments.common import stored
 
@@ -181,7 +181,7 @@ def test_the_ten_lines_are_fit_with_distillation_loss(images):
 
 
 @pytest.mark.parametrize(
-    "variant", ["T on the student only with factor 4", "T on the teacher only with factor 4"]
+    "variant", ["T on the student only with factor 4", "T on the teacher only with a last layer to scale"]
 )
 def test_a_loop_with_T_on_one_side_comes_back_as_stored(variant):
     """One run of each; another processor may move a few images."""
@@ -190,3 +190,17 @@ def test_a_loop_with_T_on_one_side_comes_back_as_stored(variant):
     found = chapter03.one(variant, lr=float(row["lr"]), seed=3)
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1)
     assert found["rescaled_T"] == pytest.approx(row["rescaled_T"], rel=0.1)
+
+
+@pytest.mark.parametrize("T_s, T_t", [(4, 1), (1, 4)])
+def test_a_loop_with_T_on_one_side_is_the_one_with_the_teachers_T_on_both(T_s, T_t):
+    """Without labels, with a last layer to scale: its logits are T_s/T_t times the others, after training as before."""
+
+    def trained(**settings):
+        student, _ = chapter03.distil(chapter03.Variant(alpha=1, **settings), seed=3, lr=0.01, steps=20)
+        return predict(student, chapter03.VAL.x[:500])
+
+    both = trained(T_s=T_t, T_t=T_t, factor=T_t**2)
+    z = trained(T_s=T_s, T_t=T_t, last=T_s / T_t) * T_t / T_s
+    torch.testing.assert_close(z, both, rtol=0.01, atol=0.02)
+    assert (trained(T_s=T_s, T_t=T_t) * T_t / T_s - both).abs().max() > 0.2
