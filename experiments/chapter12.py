@@ -384,6 +384,50 @@ def judged() -> None:
         run_all("12_judged", about, grid, judged_one)
 
 
+# -------------------------------------------------------------------- are they right where a question lies near?
+
+
+def by_fifths(near, values) -> list[float]:
+    """Mean of values (1000,) in each fifth of the images, from those with the least near (1000,) to the most."""
+    return values.double()[near.argsort()].view(5, -1).mean(1).tolist()
+
+
+@lru_cache(maxsize=2)
+def follows(kind: str, lr: float, seeds: tuple) -> dict:
+    """Where (100 or 0) the student of 1,000 questions gives its teacher's name, on 1,000 test images: seed → (1000,)."""
+    students, clothes = students_of(kind, 1000, 500, 0, lr, seeds, "shipped")[0], TEST.x[:1000]
+    said = {seed: teacher_logits(TEACHERS[seed % 10], clothes).argmax(-1) for seed in seeds}
+    return {seed: 100.0 * (predict(students[seed], clothes).argmax(-1) == said[seed]) for seed in seeds}
+
+
+def apart_one(kind: str, lr: float, lr_new: float, seed: int) -> dict:
+    """Fifths of 1,000 test images by how near their nearest question lies: there, who agrees with the teacher?"""
+    clothes, asked = TEST.x[:1000], questions(kind, 1000, 0, seed)
+    own, new = follows(kind, lr, group(seed))[seed], follows("real", lr_new, group(seed))[seed]
+    near = nearness(TEACHERS[seed % 10], asked, clothes)
+    pixels = -torch.cdist(clothes.flatten(1), asked.flatten(1)).amin(1)
+    found = {
+        "near": by_fifths(near, near),
+        "agrees": by_fifths(near, own),
+        "new": by_fifths(near, new),  # the student of new images, on the same fifths
+        "pixels": by_fifths(pixels, own),
+    }
+    return {"part": "test"} | {f"{name}{i}": v for name, part in found.items() for i, v in enumerate(part)}
+
+
+def apart() -> None:
+    about = (
+        "Fifths of 1000 test images, from far to near the questions: nearness; agreement (%) of the set's student"
+        " and of new images' student; pixels: the set's student, fifths by pixel distance"
+    )
+    rows = stored("12_questions")
+    rows = rows[(rows["n"] == 1000) & (rows["part"] == "test") & (rows["steps"] == 500)]
+    rate = {kind: float(rows["lr"][rows["kind"] == kind][0]) for kind in SOURCES}
+    for kind, lr in rate.items():
+        grid = [{"kind": kind, "lr": lr, "lr_new": rate["real"], "seed": s} for s in REPORTED]
+        run_all("12_apart", about, grid, apart_one)
+
+
 # ---------------------------------------------------------------------------------- classes that were never shown
 
 
@@ -712,6 +756,7 @@ if __name__ == "__main__":
     fresh()
     near()
     judged()
+    apart()
     missing()
     pick()
     names()

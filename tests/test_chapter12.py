@@ -235,6 +235,33 @@ def test_check_of_the_share_of_pairs(hint, capsys):
     assert hint in said(checks.membership_auc, AUC[hint], capsys)
 
 
+def read_off(right, n, curve):
+    return torch.from_numpy(np.interp([right], curve, n))[0]
+
+
+WORTH = {
+    "✓ worth_of": lambda a, n, curve: read_off(a, n.log(), curve).exp(),
+    "straight in n": read_off,
+    "this is the logarithm": lambda a, n, curve: read_off(a, n.log(), curve),
+    "this is log10": lambda a, n, curve: read_off(a, n.log10(), curve),
+    "wrong end": lambda a, n, curve: (
+        n[(k := int((curve <= a).sum()))]
+        * (n[k - 1] / n[k]) ** ((a - curve[k - 1]) / (curve[k] - curve[k - 1]))
+    ),
+    "a point of the curve": lambda a, n, curve: n[(curve - a).abs().argmin()],
+    "from the first point to the last": lambda a, n, curve: read_off(
+        a, n.log()[[0, -1]], curve[[0, -1]]
+    ).exp(),
+    "the result differs": lambda a, n, curve: n.sum(),
+    "not attempted": lambda a, n, curve: None,
+}
+
+
+@pytest.mark.parametrize("hint", WORTH)
+def test_check_of_the_worth(hint, capsys):
+    assert hint in said(checks.worth_of, WORTH[hint], capsys)
+
+
 def test_prediction_of_an_answer_nobody_asked_for(capsys):
     """What the exercise calls right is what gradient descent does."""
     w = descended(torch.tensor([[1.0, 1.0], [2.0, 2.0]], **DOUBLE), torch.tensor([3.0, 4.0], **DOUBLE))
@@ -312,6 +339,23 @@ def test_nearness_judged_with_few_images_is_made_again():
         assert again["off"] == pytest.approx(row["off"], abs=0.02)
     whole = chapter12.judged_one(1000, 5, draws=3)
     assert whole["same_order"] == 100 and whole["off"] == pytest.approx(0, abs=1e-9)
+
+
+def test_fifths_go_from_far_to_near_and_one_run_of_them_is_made_again():
+    near = torch.randperm(1000, generator=seeded())
+    assert chapter12.by_fifths(near, near) == pytest.approx([99.5, 299.5, 499.5, 699.5, 899.5])
+    rows = stored("12_apart")
+    assert len(rows) == 10 * len(chapter12.SOURCES)
+    row = rows[(rows["kind"] == "half") & (rows["seed"] == 4)][0]
+    again = chapter12.apart_one("half", float(row["lr"]), float(row["lr_new"]), 4)
+    for column in again:
+        if column != "part":
+            assert again[column] == pytest.approx(row[column], abs=1.5), column
+    nearness = stored("12_nearness")
+    for kind in chapter12.SOURCES:  # the fifths' mean is the nearness of the set
+        here, whole = (t[(t["kind"] == kind) & (t["seed"] == 7)] for t in (rows, nearness))
+        mean = np.mean([here[f"near{i}"][0] for i in range(5)])
+        assert mean == pytest.approx(whole["nearness"][whole["n"] == 1000][0], abs=0.01)
 
 
 def test_the_commonest_answer_is_counted():

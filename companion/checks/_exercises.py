@@ -226,6 +226,7 @@ EXERCISES = (
         0: "the two questions do tell it the sum of the two weights.",
         5: "the length of the weights is not an answer: multiply them with the input.",
     }, within=0.01), kind="predict"),
+    _row("worth_of", "12_data", 2, "transfer set", "Worth in new images", questions.worth_of),
     _row("statistics_gap", "12_data", 2, "transfer set", "How far from what the teacher remembers",
          questions.statistics_gap),
     _row("membership_auc", "12_data", 2, "measuring", "A share of pairs", questions.membership_auc),

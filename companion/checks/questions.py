@@ -42,6 +42,46 @@ def membership_auc(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
     )  # fmt: skip
 
 
+def worth_of(attempt: Callable[[float, Tensor, Tensor], Tensor]) -> None:
+    """Checks attempt(right, sizes, curve) → the new images that teach as much, eq-worth: straight lines in log n."""
+    sizes = torch.tensor([10, 100, 1000, 3000], dtype=torch.double)
+    curve = torch.tensor([40, 70, 80, 84], dtype=torch.double)
+    cases = [(right, sizes, curve) for right in (47.0, 72.5, 81.0)]
+
+    def piece(right, curve):
+        """The point on the left, and the share of the way to the next."""
+        i = int((curve <= right).sum()) - 1
+        return i, (right - curve[i]) / (curve[i + 1] - curve[i])
+
+    def between(right, n, curve):
+        i, share = piece(right, curve)
+        return n[i] + share * (n[i + 1] - n[i])
+
+    def turned(right, n, curve):
+        i, share = piece(right, curve)
+        return n[i + 1] + share * (n[i] - n[i + 1])
+
+    def nearest(right, n, curve):
+        i, share = piece(right, curve)
+        return n[i + int(share > 0.5)]
+
+    compare(
+        "worth_of", attempt, lambda right, n, curve: between(right, n.log(), curve).exp(), cases,
+        {
+            "the line is straight in n: take the logarithm of the sizes first.": between,
+            "this is the logarithm of the worth: take it back.":
+                lambda right, n, curve: between(right, n.log(), curve),
+            "this is log10 of the worth: take it back.":
+                lambda right, n, curve: between(right, n.log10(), curve),
+            "the share of the way is counted from the wrong end.":
+                lambda right, n, curve: turned(right, n.log(), curve).exp(),
+            "this is a point of the curve: read between the points.": nearest,
+            "one straight line from the first point to the last: take the two points around `right`.":
+                lambda right, n, curve: between(right, n[[0, -1]].log(), curve[[0, -1]]).exp(),
+        },
+    )  # fmt: skip
+
+
 def statistics_gap(attempt: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     """Checks attempt(a, mean, var), a (N, K, H, W) → ‖means − mean‖ + ‖variances − var‖ over K channels, eq-inversion."""
     generator = torch.Generator().manual_seed(13)
