@@ -463,22 +463,36 @@ def test_reverse_kl_loss_has_the_student_in_front(rows):
     assert abs(kl(q, p).mean() - kl(p, q).mean()) > 0.1
 
 
-def test_the_small_students_are_the_stored_ones_and_one_is_made_again():
-    """results/04_gaps.csv: ten students a setting; the reverse KL had four rates; one run gives its line again."""
+def test_the_students_of_digits_are_the_stored_ones_and_some_are_made_again():
+    """04_temperatures.csv: seven sizes, four rates tried at each T. 04_gaps.csv: they, and the reverse KL's."""
+    from experiments import chapter04
     from experiments import chapter04_gaps as gaps
     from experiments.common import TUNING, stored
 
     lines, whole = stored("04_gaps"), stored("04_temperatures")
+    for units in chapter04.UNITS:
+        for T in chapter04.TEMPERATURES:
+            rows = whole[(whole["units"] == units) & (whole["T"] == T)]
+            choosing = rows["part"] == "val"
+            assert {(lr, seed) for lr, seed in rows[["lr", "seed"]][choosing].tolist()} == {
+                (lr, seed) for lr in chapter04.RATES for seed in TUNING
+            }
+            best = max(chapter04.RATES, key=lambda lr: rows["accuracy"][choosing & (rows["lr"] == lr)].mean())
+            assert rows[["lr", "seed"]][~choosing].tolist() == [(best, seed) for seed in range(10)]
     tuning = np.isin(lines["seed"], TUNING)
     assert set(lines["lr"][tuning]) == set(gaps.RATES) and set(lines["kl"][tuning]) == {"reverse"}
-    for T in gaps.TEMPERATURES:
-        ours = lines[(lines["kl"] == "forward") & (lines["T"] == T)]
-        theirs = whole[(whole["units"] == 2) & (whole["T"] == T) & (whole["part"] == "test")]
-        for seed in range(10):
-            pair = [rows["accuracy"][rows["seed"] == seed].item() for rows in (ours, theirs)]
-            assert pair[0] == pytest.approx(pair[1], abs=2)
-    again = gaps.one("forward", 1, gaps.chosen_rate(1), 0)
-    line = lines[(lines["kl"] == "forward") & (lines["T"] == 1) & (lines["seed"] == 0)]
-    assert again["accuracy"] == pytest.approx(line["accuracy"].item(), abs=2)
-    for column in ("off_2", "off_10", "forward"):
-        assert again[column] == pytest.approx(line[column].item(), rel=0.05)
+    for units in gaps.UNITS:
+        for T in gaps.TEMPERATURES:
+            ours = lines[(lines["kl"] == "forward") & (lines["units"] == units) & (lines["T"] == T)]
+            theirs = whole[(whole["units"] == units) & (whole["T"] == T) & (whole["part"] == "test")]
+            for seed in range(10):
+                pair = [rows["accuracy"][rows["seed"] == seed].item() for rows in (ours, theirs)]
+                assert pair[0] == pytest.approx(pair[1], abs=2)
+    for units, T in ((2, 1), (4, 16)):
+        again = gaps.one("forward", units, T, gaps.chosen_rate(units, T), 0)
+        line = lines[
+            (lines["kl"] == "forward") & (lines["units"] == units) & (lines["T"] == T) & (lines["seed"] == 0)
+        ]
+        assert again["accuracy"] == pytest.approx(line["accuracy"].item(), abs=2)
+        for column in ("off_2", "off_10", "near_2", "forward"):
+            assert again[column] == pytest.approx(line[column].item(), rel=0.05)
