@@ -1,26 +1,22 @@
-"""The long runs of chapter 17: what a student loses when it is made smaller, who repairs it, and a draft.
+"""The long runs of chapter 17: what a student loses when it is made smaller, and who repairs it.
 
-    python -m experiments.chapter17     # resumes where it stopped; about three minutes on one core
+    python -m experiments.chapter17     # resumes where it stopped; about two minutes on one core
 
 A student MLP(784, 64, 10) learns from a ConvNet(16) on 9,000 images. Then its weights are rounded to few bits, or most of
 them are left out, and it is trained on: with labels, or with its own former answers to 1,000 images that are new to it
-and have no label. A draft, MLP(293, 64, 74), guesses the next phoneme for the network of g2p-en. Each learning rate is
-chosen on validation with seeds 100 to 102; seeds 0 to 9 meet the test images, or words, once. Seed s has its own initial
-weights and its own teacher, or its own words.
+and have no label. Each learning rate is chosen on validation with seeds 100 to 102; seeds 0 to 9 meet the test images
+once. Seed s has its own initial weights and its own teacher.
 """
 
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 
-from companion import teachers
 from companion.compress import pruned, quantized, settled
 from companion.data import Split, fashion, fashion_teacher
 from companion.losses import kd_loss
 from companion.metrics import accuracy, agreement
 from companion.models import MLP, ConvNet
-from companion.speculative import acceptance
 from companion.training import fit, fit_many, hard_loss, predict, teacher_logits
 from experiments.common import REPORTED, TUNING, choose_then_report, group, run_all
 
@@ -145,78 +141,5 @@ def images() -> None:
             widened("17_repaired", about, repair_one, REPAIRS, damage=damage, how=how, whole_lr=lr)
 
 
-# ------------------------------------------------------------------------------------------------------- the draft
-
-KINDS = (
-    "dictionary",
-    "dictionary of 100 words",
-    "the target's words",
-    "the target's words and probabilities",
-)
-
-
-def contexts(spelled, said):
-    """One row before each phoneme: the two phonemes before it and five letters around its place (N, 293), and it."""
-    rows = torch.arange(said.shape[1] - 1)
-    before = torch.stack([said[:, (rows - i).clamp(min=0)] for i in (0, 1)], -1)
-    letters = F.pad(spelled, (1, said.shape[1] + 3))
-    near = torch.stack([letters[:, rows + i] for i in range(5)], -1)
-    x = torch.cat([F.one_hot(before, 74).flatten(2), F.one_hot(near, 29).flatten(2)], -1)
-    kept = said[:, 1:] != teachers._pronouncer.PAD
-    return x[kept].float(), said[:, 1:][kept], kept
-
-
-@lru_cache(maxsize=1)
-def target():
-    return teachers.pronouncer()
-
-
-@lru_cache(maxsize=3)
-def dictionary(part: str) -> tuple:
-    return tuple(teachers.words(part).items())
-
-
-@lru_cache(maxsize=30)
-def asked(seed: int, part: str, n: int, kind: str):
-    """Contexts of n words of a part, what follows, and the target's logits there."""
-    generator = torch.Generator().manual_seed(seed)
-    known = dictionary(part)
-    order = torch.randperm(len(known), generator=generator)[:n].tolist()
-    spelled = teachers.spell([known[i][0] for i in order])
-    said = teachers.to_ids([known[i][1][0] for i in order])
-    if "dictionary" not in kind:
-        said = teachers.answers(target(), spelled, generator)
-    x, y, kept = contexts(spelled, said)
-    with torch.no_grad():
-        v = target()(spelled, said[:, :-1])[kept]
-    return x, y, v
-
-
-@lru_cache(maxsize=2)
-def drafts(kind: str, lr: float, seeds: tuple) -> dict:
-    sets = [asked(seed, "train", 100 if "100" in kind else 1000, kind) for seed in seeds]
-    students = [MLP(293, 64, 74, seed=seed) for seed in seeds]
-    loss, taught = hard_loss, None
-    if "probabilities" in kind:
-        loss, taught = (lambda z, v, y: kd_loss(z, v, T=1)), [v for _, _, v in sets]
-    splits = [Split(x, y) for x, y, _ in sets]
-    fit_many(students, splits, loss, taught, steps=1200, lr=lr, seeds=seeds)
-    return dict(zip(seeds, students, strict=True))
-
-
-def draft_one(kind: str, lr: float, seed: int) -> dict:
-    part = examined(seed)[0]
-    x, _, v = asked(seed, part, 300, "the target's words")
-    z = predict(drafts(kind, lr, group(seed))[seed], x)
-    return {"part": part, "accepted": 100 * acceptance(z, v).mean().item(), "same_first": agreement(z, v)}
-
-
-def speculation() -> None:
-    about = "A draft MLP(293 64 74): share of proposals that g2p-en's network keeps (%); other words"
-    for kind in KINDS:
-        widened("17_drafts", about, draft_one, (0.003, 0.01, 0.03), kind=kind)
-
-
 if __name__ == "__main__":
-    speculation()
     images()

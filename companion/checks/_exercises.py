@@ -326,16 +326,6 @@ EXERCISES = (
             (2, "batch"): "every call has one image. What is different in the first?",
             (2, "range"): "a range changes the answers, not the time of the first of them.",
         }), kind="diagnose"),
-    _row("kept_share", "17_shipping", 1, "soft targets", "What share of a draft is kept?", shipping.kept_share),
-    _row("what_comes_out", "17_shipping", 2, "soft targets", "What comes out?", choice(
-        "what_comes_out", (0.7, 0.4), {
-            (0, 0.3): "that is the share that is refused.",
-            (0, 0.58): "two independent draws agree so often; the rule keeps more: the smaller of p and q of each token.",
-            (0, 0.4): "half of the sum of the differences is what does not overlap; you took the whole.",
-            (1, 0.1): "the draft proposes it so often; but what is put in the place of a refused token?",
-            (1, 0.3): "that is what a refused first token adds; the draft proposes the second one as well.",
-            (1, 0.25): "between the two is not where it ends: count both ways in which the second token comes out.",
-        }, within=0.01), kind="predict"),
     _row("share_loss", "18_scaling", 2, "training", "A process's share", processes.share_loss),
     _row("form_to_keep", "18_scaling", 2, "tools", "In which form do you keep it?", choice(
         "form_to_keep", ("features", "draws", "logits"), {
@@ -383,6 +373,26 @@ EXERCISES = (
             (2, "label"): "temperature 0 asked fifty times gives fifty times the same word.",
             (2, "top k"): "this server gives no probabilities.",
         }), kind="choose"),
+    _row("kept_share", "24_draft", 1, "soft targets", "What share of a draft is kept?", shipping.kept_share),
+    _row("what_comes_out", "24_draft", 2, "soft targets", "What comes out?", choice(
+        "what_comes_out", (0.7, 0.4), {
+            (0, 0.3): "that is the share that is refused.",
+            (0, 0.58): "two independent draws agree so often; the rule keeps more: the smaller of p and q of each token.",
+            (0, 0.4): "half of the sum of the differences is what does not overlap; you took the whole.",
+            (1, 0.1): "the draft proposes it so often; but what is put in the place of a refused token?",
+            (1, 0.3): "that is what a refused first token adds; the draft proposes the second one as well.",
+            (1, 0.25): "between the two is not where it ends: count both ways in which the second token comes out.",
+        }, within=0.01), kind="predict"),
+    _row("draft_pays", "24_draft", 2, "size", "Does the draft pay?", choice(
+        "draft_pays", (1.65, 0.90, "no"), {
+            (0, 1.92): "the four proposals cost the draft time, too: 4 · 0.05.",
+            (0, 1.85): "the draft makes four proposals, not one: they cost 4 · 0.05.",
+            (0, 1.55): "a round of four brings up to five tokens: the fifth term, 0.6⁴, is missing.",
+            (0, 2.31): "that is what a round brings; divide it by what a round costs.",
+            (1, 0.94): "the four proposals cost the draft time, too: 4 · 0.02.",
+            (1, 1.11): "as many times slower; the question is how many times as fast.",
+            (2, "yes"): "what does a round bring even if every proposal is kept, and what does its check cost?",
+        }, within=0.01), kind="predict"),
 )  # fmt: skip
 
 # Names that answers to earlier editions have.

@@ -1,4 +1,4 @@
-"""Exercises on rounded weights and on drafts (chapter 17)."""
+"""Exercises on rounded weights and on drafts (chapters 17 and 24)."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
 """A draft for SmolLM2, and what it does to the time: tokens a second with it and without.
 
-    python -m experiments.chapter17_drafted     # resumes where it stopped; about 20 minutes on one core
+    python -m experiments.chapter24_drafted     # resumes where it stopped; about 20 minutes on one core
 
 The draft reads the last four tokens and guesses the next of the 2,048 that are commonest in the King James Bible. In and
 out it uses SmolLM2's own table of tokens; between them lie 0.9 million weights, trained for 800 steps on 1,200 stretches
@@ -33,7 +33,7 @@ BEGINNING, NEW, PASSAGES, REPORTED = 32, 96, range(15), range(5)
 RATES = (0.0003, 0.001, 0.003)
 CHECKED, TURNS = range(9), range(15)
 KINDS = ("text", "probabilities")
-KEPT = Path("build/chapter17_drafted")
+KEPT = Path("build/chapter24_drafted")
 
 
 class Draft(nn.Module):
@@ -178,13 +178,13 @@ def drafts(kind: str) -> float:
     )
     while True:
         grid = [{"kind": kind, "lr": lr, "seed": seed} for lr in rates for seed in TUNING]
-        rows = run_all("17_bible_drafts", about, grid, draft_one)
+        rows = run_all("24_bible_drafts", about, grid, draft_one)
         rows = rows[(rows["kind"] == kind) & (rows["part"] == "val")]
         best = max(rates, key=lambda lr: rows["accepted"][rows["lr"] == lr].mean())
         if best not in (rates[0], rates[-1]):
             break
         rates = (best / 3, *rates) if best == rates[0] else (*rates, round(3.2 * best, 2))
-    run_all("17_bible_drafts", about, [{"kind": kind, "lr": best, "seed": s} for s in REPORTED], draft_one)
+    run_all("24_bible_drafts", about, [{"kind": kind, "lr": best, "seed": s} for s in REPORTED], draft_one)
     return best
 
 
@@ -222,7 +222,7 @@ def times(rates: dict) -> None:
     for numbers in ("float32", "bfloat16"):
         timed(numbers, 0, rates)  # the warm-up
         configs = [{"numbers": numbers, "passage": p} for p in PASSAGES]
-        run_all("17_drafted", about, configs, lambda **config: timed(**config, rates=rates))
+        run_all("24_drafted", about, configs, lambda **config: timed(**config, rates=rates))
 
 
 @torch.no_grad()
@@ -246,13 +246,13 @@ def checks() -> None:
     about = "SmolLM2 checks 0 to 8 proposals in one run: milliseconds of CPU time, the sizes in an order drawn anew"
     for numbers in ("float32", "bfloat16"):
         check_times(numbers, 0)  # the warm-up
-        run_all("17_checks", about, [{"numbers": numbers, "turn": turn} for turn in TURNS], check_times)
+        run_all("24_checks", about, [{"numbers": numbers, "turn": turn} for turn in TURNS], check_times)
 
 
 def keep(draft: Draft) -> None:
     """Draft 0, for the page: its own weights in half precision."""
     weights = {k: v.half() for k, v in draft.named_parameters() if k != "table"}
-    save_file({**weights, "common": draft.common}, FOLDER / "17_draft.safetensors")
+    save_file({**weights, "common": draft.common}, FOLDER / "24_draft.safetensors")
 
 
 if __name__ == "__main__":
