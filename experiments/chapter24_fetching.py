@@ -47,7 +47,9 @@ def fetch_times(numbers: str, turn: int) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    about = "SmolLM2's blocks times 1 to 9 tokens: milliseconds of CPU time, from memory and again from the cache"
+    about = (
+        "SmolLM2's blocks times 1 to 9 tokens: milliseconds of CPU time, from memory and again from the cache"
+    )
     for numbers in ("float32", "bfloat16"):
         fetch_times(numbers, 100)  # the warm-up
         configs = [{"numbers": numbers, "turn": turn} for turn in TURNS]
