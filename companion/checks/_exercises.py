@@ -144,12 +144,25 @@ EXERCISES = (
         "what_happened", (0.1, 0.1), conventions.WRONG_SHARES, within=0.01,
     ), kind="diagnose"),
     _row("regret", "08_outlook", 2, "measuring", "What choosing costs", outlook.regret),
-    _row("balanced_targets", "08_outlook", 2, "soft targets", "Correct a teacher's class shares",
-         outlook.balanced_targets),
     _row("steps_or_images", "08_outlook", 1, "measuring", "Steps or images?", choice(
         "steps_or_images", ("images", "steps"), {
             (0, "steps"): "it agrees on nearly all that it was told: more of the same teaches it little.",
             (1, "images"): "it has not yet taken in what it was told, and loses little on new images.",
+        }), kind="diagnose"),
+    _row("what_is_missing", "08_outlook", 1, "measuring", "What does the forecast lack?", choice(
+        "what_is_missing", ("quantity", "nothing", "rival", "condition"), {
+            (0, "condition"): "it says with how many images. How would you read off whether it mattered?",
+            (0, "rival"): "before it can have a rival: which number would decide?",
+            (0, "nothing"): "which number would show you that it was wrong?",
+            (1, "quantity"): "the gain over labels, in points, is one.",
+            (1, "condition"): "student, teachers and the number of images are named.",
+            (1, "rival"): "the second half of its sentence says when it has lost.",
+            (2, "quantity"): "the gain over labels, in points, is one.",
+            (2, "condition"): "student, teachers and the number of images are named.",
+            (2, "nothing"): "which of the results that anybody expects would prove it wrong?",
+            (3, "quantity"): "the gain over labels, in points, is one.",
+            (3, "rival"): "it names the outcome under which it has lost. Could you set up the measurement?",
+            (3, "nothing"): "could you set up the measurement? Whose gain, and with how many images?",
         }), kind="diagnose"),
     _row("four_losses", "09_faq", 1, "losses", "Four losses, four mistakes",
          choice("four_losses", ("log_target", "softmax", "batchmean", "twice"), {
@@ -373,6 +386,19 @@ EXERCISES = (
             (2, "label"): "temperature 0 asked fifty times gives fifty times the same word.",
             (2, "top k"): "this server gives no probabilities.",
         }), kind="choose"),
+    _row("balanced_targets", "20_blind", 2, "soft targets", "Correct a teacher's class shares",
+         outlook.balanced_targets),
+    _row("cat_or_lynx", "20_blind", 2, "soft targets", "Cat or lynx?", choice("cat_or_lynx", (0.692, 0.818, "cat"), {
+        (0, 0.2): "that is the teacher's own answer: its prejudice is still in it.",
+        (0, 0.5): "the odds are 1 to 4 and the prejudice is 1 to 9: what is left of the one over the other?",
+        (0, 0.9): "9 multiplies the odds of the lynx, which were 1 to 4, not 1 to 1.",
+        (0, 2.25): "these are the odds: turn them into a probability.",
+        (1, 0.692): "that is without the division by T.",
+        (1, 0.6): "the shares were divided by T, too: first divide the logits, then correct.",
+        (1, 0.333): "divided, but not corrected yet.",
+        (1, 4.5): "these are the odds: turn them into a probability.",
+        (2, "lynx"): "T makes the teacher less sure. Does it change which logit is the largest?",
+    }, within=0.005), kind="predict"),
     _row("kept_share", "24_draft", 1, "soft targets", "What share of a draft is kept?", shipping.kept_share),
     _row("what_comes_out", "24_draft", 2, "soft targets", "What comes out?", choice(
         "what_comes_out", (0.7, 0.4), {

@@ -1,4 +1,4 @@
-"""Exercises on choosing a temperature and on a teacher that neglects classes (chapter 8)."""
+"""Exercises on choosing a temperature (chapter 8) and on a teacher that neglects classes (chapter 20)."""
 
 from collections.abc import Callable
 
