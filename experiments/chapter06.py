@@ -1,4 +1,4 @@
-"""The long runs of chapter 6: compression, transfer on digits, and few, unbalanced and wrong labels.
+"""The long runs of chapter 6: compression, and transfer on digits.
 
     python -m experiments.chapter06     # resumes where it stopped; about 20 minutes on one core
 
@@ -102,169 +102,6 @@ def own_teachers() -> None:
     """The control for 06_compression: what is left of the gain without the teacher's further images?"""
     about = "Accuracy and worst class (%) of ConvNet(4), taught by a ConvNet(16) of the same 1000 images"
     choose_then_report("06_own_teacher", about, own_one, "accuracy", {"lr": RATES["conv"]}, teacher="own")
-
-
-def few_one(per_class: int, loss: str, lr: float, seed: int) -> dict:
-    images, student = TRAIN.sample(per_class, seed), BUILD["MLP"](seed=seed)
-    losses = {"hard": hard_loss, "kd T=1": soft(1), "kd T=4": soft(4)}
-    v = teacher_logits(TEACHERS[seed % 10], images.x)
-    fit(student, images, losses[loss], v, steps=600, lr=lr, seed=seed)
-    return measure(student, seed)
-
-
-def few_labels() -> None:
-    about = "Accuracy and worst class (%) of MLP(784, 128, 10), 600 steps, by labels a class; seeds 0 to 9"
-    for n, loss in product((10, 30, 100, 300, 900), ("hard", "kd T=1", "kd T=4")):
-        grid = {"lr": RATES["mlp"]}
-        choose_then_report("06_few_labels", about, few_one, "accuracy", grid, per_class=n, loss=loss)
-
-
-def long_tail(seed: int) -> Split:
-    """500 images of one class, 5 of another, the rest between, geometrically; the seed deals the ranks."""
-    generator = torch.Generator().manual_seed(seed)
-    rank = torch.randperm(10, generator=generator)
-    counts = (500 * 100 ** (-rank / 9)).round().int().tolist()
-    order = torch.randperm(len(TRAIN), generator=generator)
-    return TRAIN[torch.cat([order[TRAIN.y[order] == c][:n] for c, n in enumerate(counts)])]
-
-
-@lru_cache(maxsize=16)
-def tail_teacher(seed: int) -> ConvNet:
-    """A ConvNet(16) that learned from the long tail itself, and knows the rare classes no better."""
-    teacher = ConvNet(16, seed=seed)
-    fit(teacher, long_tail(seed), steps=600, lr=5e-3, seed=seed)
-    return teacher
-
-
-def tail_student(loss: str, lr: float, seed: int) -> MLP:
-    images, student = long_tail(seed), BUILD["MLP"](seed=seed)
-    prior = (images.y.bincount(minlength=10) / len(images)).log()
-    losses = {
-        "hard": hard_loss,
-        "balanced": lambda z, v, y: F.cross_entropy(z + prior, y),
-        "kd": soft(4),
-        "balanced kd": lambda z, v, y: soft(4)(z, v, y) + F.cross_entropy(z + prior, y),
-        "tail kd": soft(4),
-    }
-    v = teacher_logits(tail_teacher(seed) if loss == "tail kd" else TEACHERS[seed % 10], images.x)
-    fit(student, images, losses[loss], v, steps=600, lr=lr, seed=seed)
-    return student
-
-
-def tail_one(loss: str, lr: float, seed: int) -> dict:
-    return measure(tail_student(loss, lr, seed), seed)
-
-
-def ranks_one(loss: str, lr: float, seed: int) -> dict:
-    """The student of 06_long_tail again: right answers (%) for each class, the commonest first."""
-    part = {"val": VAL, "test": TEST}[part_of(seed)]
-    logits = teacher_logits(tail_student(loss, lr, seed), part.x)
-    common_first = long_tail(seed).y.bincount(minlength=10).argsort(descending=True).tolist()
-    each = {
-        f"rank{r}": accuracy(logits[part.y == c], part.y[part.y == c]) for r, c in enumerate(common_first)
-    }
-    return {"part": part_of(seed), "accuracy": accuracy(logits, part.y), **each}
-
-
-def tail() -> None:
-    about = "Test accuracy and worst class (%) of MLP(784, 128, 10) on a 100 : 1 long tail; seeds 0 to 9"
-    each = "Right answers (%) of the students of 06_long_tail for each class, the commonest (rank 0) first"
-    for loss in ("hard", "balanced", "kd", "balanced kd", "tail kd"):
-        best = choose_then_report(
-            "06_long_tail", about, tail_one, "accuracy", {"lr": RATES["mlp"]}, loss=loss
-        )
-        choose_then_report("06_tail_ranks", each, ranks_one, "accuracy", {"lr": (best["lr"],)}, loss=loss)
-
-
-@lru_cache(maxsize=16)
-def noisy(seed: int):
-    """9,000 images, 40 % of them with a wrong label, and a ConvNet(16) that learned from just these."""
-    images = TRAIN.sample(900, seed)
-    generator = torch.Generator().manual_seed(seed)
-    wrong = torch.rand(len(images), generator=generator) < 0.4
-    other = (images.y + torch.randint(1, 10, images.y.shape, generator=generator)) % 10
-    images = Split(images.x, other.where(wrong, images.y))
-    teacher = ConvNet(16, seed=seed)
-    fit(teacher, images, steps=600, lr=5e-3, seed=seed)
-    return images, teacher
-
-
-def noisy_one(teacher: str, loss: str, lr: float, seed: int) -> dict:
-    (images, noisy_teacher), student = noisy(seed), BUILD["MLP"](seed=seed)
-    v = teacher_logits(TEACHERS[seed % 10] if teacher == "clean" else noisy_teacher, images.x)
-    losses = {
-        "hard": hard_loss,
-        "smoothed .1": smoothed(0.1),
-        "smoothed .4": smoothed(0.4),
-        "argmax": lambda z, v, y: hard_loss(z, None, v.argmax(-1)),
-        "kd T=1": soft(1),
-        "kd T=4": soft(4),
-        "kd and labels": soft(4, 0.5),
-    }
-    fit(student, images, losses[loss], v, steps=600, lr=lr, seed=seed)
-    return measure(student, seed, teacher_accuracy=measure(noisy_teacher, seed)["accuracy"])
-
-
-def noise() -> None:
-    about = "Accuracy and worst class (%) of MLP(784, 128, 10), 9000 images, 40 % wrong labels; seeds 0 to 9"
-    methods = [("none", k) for k in ("hard", "smoothed .1", "smoothed .4")]
-    answers = ("argmax", "kd T=1", "kd T=4", "kd and labels")
-    methods += product(("noisy", "clean"), answers)
-    for teacher, loss in methods:
-        grid = {"lr": RATES["mlp"]}
-        choose_then_report("06_noisy_labels", about, noisy_one, "accuracy", grid, teacher=teacher, loss=loss)
-
-
-@lru_cache(maxsize=16)
-def same_clean(seed: int) -> ConvNet:
-    """A ConvNet(16) like the noisy teacher, of the same 9,000 images, with their right labels."""
-    teacher = ConvNet(16, seed=seed)
-    fit(teacher, TRAIN.sample(900, seed), steps=600, lr=5e-3, seed=seed)
-    return teacher
-
-
-def same_images_one(teacher: str, loss: str, lr: float, seed: int) -> dict:
-    images, student = TRAIN.sample(900, seed), BUILD["MLP"](seed=seed)
-    v = teacher_logits(same_clean(seed), images.x)
-    fit(student, images, soft(4), v, steps=600, lr=lr, seed=seed)
-    return measure(student, seed, teacher_accuracy=measure(same_clean(seed), seed)["accuracy"])
-
-
-def same_images() -> None:
-    """The control for 06_noisy_labels: a teacher of right labels that saw no image more than the student."""
-    about = (
-        "As 06_noisy_labels, taught by a ConvNet(16) that learned the right labels of the same 9000 images"
-    )
-    fixed = {"teacher": "clean same", "loss": "kd T=4"}
-    choose_then_report("06_same_images", about, same_images_one, "accuracy", {"lr": RATES["mlp"]}, **fixed)
-
-
-def told_one(situation: str, teacher: str, seed: int) -> dict:
-    """What a student is told, in per cent: by its labels, and by a teacher's answers to the same images.
-
-    On the long tail, the part that falls to the three rarest classes (answers at T = 4); with wrong labels, how often
-    the label is right, and the class that the teacher names.
-    """
-    row, usual = {"part": part_of(seed)}, TEACHERS[seed % 10]
-    if situation == "long tail":
-        images = long_tail(seed)
-        rare = images.y.bincount(minlength=10).argsort()[:3]
-        v = teacher_logits(usual if teacher == "usual" else tail_teacher(seed), images.x)
-        labels = torch.isin(images.y, rare).double().mean().item()
-        answers = (v.double() / 4).softmax(-1)[:, rare].sum(-1).mean().item()
-        return {**row, "labels": 100 * labels, "answers": 100 * answers}
-    images, own = noisy(seed)
-    true, v = TRAIN.sample(900, seed).y, teacher_logits(usual if teacher == "usual" else own, images.x)
-    return {**row, "labels": 100 * (images.y == true).double().mean().item(), "answers": accuracy(v, true)}
-
-
-def told() -> None:
-    """Why the teachers of the long tail and of the wrong labels help, or do not."""
-    about = (
-        "Told by labels and by answers (%): of a long tail's three rarest classes; rightly, with wrong labels"
-    )
-    for situation, teacher in product(("long tail", "wrong labels"), ("usual", "own")):
-        choose_then_report("06_told", about, told_one, "answers", {}, situation=situation, teacher=teacher)
 
 
 # -------------------------------------------------------------------------------------------------- digits
@@ -641,11 +478,6 @@ if __name__ == "__main__":
     domains()
     angles()
     all_labels()
-    tail()
-    few_labels()
-    noise()
-    same_images()
-    told()
     compression()
     equally_long()
     own_teachers()

@@ -123,8 +123,18 @@ EXERCISES = (
     }), kind="choose"),
     _row("transfer_information", "06_applications", 3, "measuring", "What a transfer set can tell",
          concepts.transfer_information),
-    _row("worst_class", "06_applications", 2, "measuring", "Accuracy of the worst class",
-         experiments.worst_class),
+    _row("which_to_use", "06_applications", 2, "transfer set", "Which images, which teacher?", choice(
+        "which_to_use", ("C", "labels", 16.3), {
+            (0, "A"): "its answers hardly differ: a student can copy them without looking at the image.",
+            (0, "B"): "it varies in two directions: in how many may digits, or your images, differ?",
+            (0, "D"): "it switches many units: the answers come from other pieces of the teacher's function.",
+            (1, "both"): "four answers in ten are wrong: did such answers add anything beside all labels (6.4)?",
+            (1, "answers"): "a student of the answers alone copies its teacher's mistakes.",
+            (2, 0.02): "that is α: how large are the two terms?",
+            (2, 1.02): "the teacher's term has the factor T² = 16.",
+            (2, 800): "the weights, 0.02 and 0.98, come with the two terms.",
+            (2, 50): "0.5 / 0.01 leaves out both weights and T².",
+        }, within=0.03), kind="choose"),
     _row("whose_merit", "06_applications", 1, "measuring", "Whose merit?", choice("whose_merit", (0, 1, 4), {
         (0, -30000): "that many were saved by choosing the small architecture.",
         (0, 30000): "that many were saved by choosing the small architecture.",
@@ -385,6 +395,17 @@ EXERCISES = (
             (1, "draws"): "how many draws are needed until the noise is small, and what do they cost?",
             (2, "label"): "temperature 0 asked fifty times gives fifty times the same word.",
             (2, "top k"): "this server gives no probabilities.",
+        }), kind="choose"),
+    _row("worst_class", "21_labels", 2, "measuring", "Accuracy of the worst class",
+         experiments.worst_class),
+    _row("who_mends", "21_labels", 2, "soft targets", "Who can mend it?", choice(
+        "who_mends", ("balanced labels", "named class", 0, "the unlabelled"), {
+            (0, "its answers"): "this network learned the same tail: what does it know that your labels lack?",
+            (1, "soft answers"): "in all, the soft answers hold as many wrong labels as before.",
+            (2, 10): "which of the three words has the most votes?",
+            (2, 3): "the teacher can't tell the ten apart, so it names one class for all of them.",
+            (2, 4): "so many are labelled coat; how many of the ten are coats?",
+            (3, "the labelled"): "does the teacher need a label to answer?",
         }), kind="choose"),
     _row("balanced_targets", "20_blind", 2, "soft targets", "Correct a teacher's class shares",
          outlook.balanced_targets),
