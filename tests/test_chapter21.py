@@ -36,6 +36,7 @@ def test_two_soft_answers_find_the_border_and_a_guess_is_handed_on():
         assert -start / slope == pytest.approx(border)
 
 
+@pytest.mark.equation("eq-balanced-labels")
 def test_balanced_labels_leave_no_preference():
     """The worked example of 21.2: fitted with the bonus, nine coats and a pullover leave both logits alike."""
     y, prior = torch.tensor([0] * 9 + [1]), torch.tensor([0.9, 0.1], dtype=torch.double).log()
