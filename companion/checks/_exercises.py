@@ -396,17 +396,6 @@ EXERCISES = (
             (2, "label"): "temperature 0 asked fifty times gives fifty times the same word.",
             (2, "top k"): "this server gives no probabilities.",
         }), kind="choose"),
-    _row("worst_class", "21_labels", 2, "measuring", "Accuracy of the worst class",
-         experiments.worst_class),
-    _row("who_mends", "21_labels", 2, "soft targets", "Who can mend it?", choice(
-        "who_mends", ("balanced labels", "named class", 0, "the unlabelled"), {
-            (0, "its answers"): "this network learned the same tail: what does it know that your labels lack?",
-            (1, "soft answers"): "in all, the soft answers hold as many wrong labels as before.",
-            (2, 10): "which of the three words has the most votes?",
-            (2, 3): "the teacher can't tell the ten apart, so it names one class for all of them.",
-            (2, 4): "so many are labelled coat; how many of the ten are coats?",
-            (3, "the labelled"): "does the teacher need a label to answer?",
-        }), kind="choose"),
     _row("balanced_targets", "20_blind", 2, "soft targets", "Correct a teacher's class shares",
          outlook.balanced_targets),
     _row("cat_or_lynx", "20_blind", 2, "soft targets", "Cat or lynx?", choice("cat_or_lynx", (0.692, 0.818, "cat"), {
@@ -420,6 +409,17 @@ EXERCISES = (
         (1, 4.5): "these are the odds: turn them into a probability.",
         (2, "lynx"): "T makes the teacher less sure. Does it change which logit is the largest?",
     }, within=0.005), kind="predict"),
+    _row("worst_class", "21_labels", 2, "measuring", "Accuracy of the worst class",
+         experiments.worst_class),
+    _row("who_mends", "21_labels", 2, "soft targets", "Who can mend it?", choice(
+        "who_mends", ("balanced labels", "named class", 0, "the unlabelled"), {
+            (0, "its answers"): "this network learned the same tail: what does it know that your labels lack?",
+            (1, "soft answers"): "in all, the soft answers hold as many wrong labels as before.",
+            (2, 10): "which of the three words has the most votes?",
+            (2, 3): "the teacher can't tell the ten apart, so it names one class for all of them.",
+            (2, 4): "so many are labelled coat; how many of the ten are coats?",
+            (3, "the labelled"): "does the teacher need a label to answer?",
+        }), kind="choose"),
     _row("kept_share", "24_draft", 1, "soft targets", "What share of a draft is kept?", shipping.kept_share),
     _row("what_comes_out", "24_draft", 2, "soft targets", "What comes out?", choice(
         "what_comes_out", (0.7, 0.4), {
