@@ -13,13 +13,13 @@ from torch import nn
 
 from experiments.common import choose_then_report
 
-LENGTH, HEIGHTS, BATCH, STEPS, WARM, NOISE = 60, 17, 64, 300, 0.3, 0.1
-WAYS = (
-    "off_policy",
-    "on_policy",
-    "with_slips",
-)  # the last: the teacher's answers, a tenth of their steps random
+LENGTH, HEIGHTS, BATCH, STEPS, WARM = 60, 17, 64, 300, 0.3
+WAYS = ("off_policy", "on_policy", "with_slips", "sampled")
+# Shares of the teacher's steps that are random: a tenth; or so many that a step is drawn from the teacher's
+# probabilities, 0.99 and twice 0.005, since of three random steps one is the one wanted.
+NOISE = {"with_slips": 0.1, "sampled": 0.015}
 RATES, MARKS, WALKS = (0.01, 0.03, 0.06, 0.1, 0.2), (1, 7, 20, 40, 60), 2_000
+FURTHER = {"sampled": (0.4,)}  # its best of the five was the last
 
 
 def path_of(generator):
@@ -77,8 +77,7 @@ def train(way, lr, seed):
     t = torch.arange(LENGTH).expand(BATCH, LENGTH)
     for step in range(STEPS):
         own = way == "on_policy" and step >= WARM * STEPS
-        noise = NOISE if way == "with_slips" else 0.0
-        y = walk(walker if own else None, path, BATCH, generator, noise)[:, :-1]
+        y = walk(walker if own else None, path, BATCH, generator, NOISE.get(way, 0.0))[:, :-1]
         p = torch.full((BATCH, LENGTH, 3), 0.005).scatter(-1, wanted(path, t, y)[..., None], 0.99)
         loss = -(p * walker(t, y).log_softmax(-1)).sum(-1).mean()  # KL(p‖q), but for a constant
         optimizer.zero_grad()
@@ -118,7 +117,7 @@ def main():
         return {"on_path": 100 - found["lost"], **found}
 
     for way in WAYS:
-        choose_then_report("15_walk", about, score, "on_path", {"lr": RATES}, way=way)
+        choose_then_report("15_walk", about, score, "on_path", {"lr": RATES + FURTHER.get(way, ())}, way=way)
 
 
 if __name__ == "__main__":
