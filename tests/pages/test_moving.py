@@ -22,7 +22,7 @@ CHAPTERS = {
     "three-classes": "02_concepts",
     "temperature": "04_mathematics",
     "two-humps": "04_mathematics",
-    "cover-or-seek": "15_own_words",
+    "cover-or-seek": "23_on_policy",
     "costs": "18_scaling",
 }
 HALF = 0.5001e-4  # four decimals are shown

@@ -1,6 +1,6 @@
-"""Chapter 15: teacher and student are the same SmolLM2, and one of them is asked in another chat template.
+"""Chapter 23: teacher and student are the same SmolLM2, and one of them is asked in another chat template.
 
-python -m experiments.chapter15_templates writes chapters/results/15_templates.csv, in about a minute. The answer's tokens
+python -m experiments.chapter23_templates writes chapters/results/23_templates.csv, in about a minute. The answer's tokens
 are the same on both sides, so that every difference comes from what stands before them.
 """
 
@@ -68,4 +68,4 @@ def one(template: str):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     about = "KL in nats a token and equal choices in percent between SmolLM2 and itself asked in another chat template"
-    run_all("15_templates", about, [{"template": name} for name in TEMPLATES], one)
+    run_all("23_templates", about, [{"template": name} for name in TEMPLATES], one)

@@ -1,6 +1,6 @@
-"""Chapter 15: the generalised Jensen-Shannon divergence between its ends, on words, along the teacher's answers.
+"""Chapter 23: the generalised Jensen-Shannon divergence between its ends, on words, along the teacher's answers.
 
-python -m experiments.chapter15_beta writes chapters/results/15_beta.csv, a quarter of a minute a run; it may be stopped
+python -m experiments.chapter23_beta writes chapters/results/23_beta.csv, a quarter of a minute a run; it may be stopped
 and goes on. The runs are the shortest of chapter15, of 200 steps on 3,000 words, with β = 0 (as off_policy there), 1/2
 and 1 (as off_policy_reverse). The ends have the rates of 15_words.csv and 15_reverse.csv; β = 1/2 has the best of the
 three upper rates, by words right on validation with three seeds.
@@ -43,12 +43,12 @@ def main():
         )
     }  # fmt: skip
     tried = [{"beta": 0.5, "lr": lr, "seed": s} for s in TUNING for lr in RATES[1:]]
-    rows = run_all("15_beta", about, tried, one)
+    rows = run_all("23_beta", about, tried, one)
     rows = rows[rows["seed"] >= TUNING[0]]
     means = {lr: rows["right"][rows["lr"] == lr].mean() for lr in RATES[1:]}
     chosen = {**ends, 0.5: max(means, key=means.get)}
     run_all(
-        "15_beta",
+        "23_beta",
         about,
         [{"beta": b, "lr": chosen[b], "seed": s} for s in REPORTED for b in sorted(chosen)],
         one,
