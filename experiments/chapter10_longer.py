@@ -1,9 +1,10 @@
 """Controls of chapter 10: KD for longer, the five losses beside labels with a tuned weight decay, attention maps.
 
-    python -m experiments.chapter10_longer     # resumes where it stopped; about 15 minutes on one core
+    python -m experiments.chapter10_longer     # resumes where it stopped; about 25 minutes on one core
 
 KD for 200 + 1,000 and 200 + 3,000 steps, as many as students and their new last layers have together, and KD with
-contrast for the first of these; the rate is chosen anew. Beside labels, and for KD alone, the decay, the weight and
+contrast for the first of these; the rate is chosen anew. Labels, alone and with contrast, for the first of these, too,
+with weight, rate and decay walked from those of 200 steps. Beside labels, and for KD alone, the decay, the weight and
 the rate are each walked in turn until none moves. Seeds 100 to 102 choose on validation, seeds 0 to 9 are reported on
 test; images, teacher and first weights of a seed are those of experiments/chapter10.py. 10_maps.csv: how far the
 attention maps of its students are from the teacher's, on the test images, in each of the three stages.
@@ -20,7 +21,7 @@ from experiments.common import REPORTED, TUNING, run_all, stored
 
 NAME = "10_longer"
 ABOUT = "Accuracy (%) of ConvNet(4), 1000 images: KD with more steps, labels with a tuned weight decay"
-DECAYS = (0.01, 0.1, 0.3, 1.0, 3.0)
+DECAYS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 GRIDS = {"decay": DECAYS, "weight": WEIGHTS, "lr": RATES}
 ORDER = ("method", "base", "steps", "decay", "weight", "lr")
 
@@ -80,6 +81,16 @@ def decayed(method: str, base: str = "labels") -> None:
     walk_all(setting, ("lr", "decay") if method == "none" else ("weight", "lr", "decay"))
 
 
+def longer_labels(method: str) -> None:
+    """Labels for 1,200 steps, from what 200 steps with a tuned decay have chosen."""
+    table = stored(NAME)
+    of = (table["method"] == method) & (table["base"] == "labels") & (table["steps"] == 200)
+    found = table[of & (table["seed"] == 0)][0]
+    setting = {"method": method, "base": "labels", "steps": 1200}
+    setting |= {key: float(found[key]) for key in ("decay", "weight", "lr")}
+    walk_all(setting, ("lr", "decay") if method == "none" else ("lr", "decay", "weight"))
+
+
 @torch.no_grad()
 def apart(method: str, base: str, target: str, seed: int) -> dict:
     """The mean attention loss between a student and its teacher on the test images, stage by stage."""
@@ -119,3 +130,5 @@ if __name__ == "__main__":
     longer("none", 3200)
     longer("contrastive", 1200)
     decayed("none", "kd")
+    longer_labels("none")
+    longer_labels("contrastive")

@@ -20,7 +20,7 @@ from companion.features import (
 )
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, predict
-from experiments import chapter10, chapter10_controls
+from experiments import chapter10, chapter10_controls, chapter10_longer
 from experiments.common import stored
 from tests.test_notebooks import ROOT
 
@@ -266,3 +266,38 @@ def test_a_new_last_layer_comes_back_as_stored():
     }
     found = chapter10.relearned("contrastive", "labels", layer="labels", seed=3, **setting)
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
+
+
+@pytest.mark.parametrize("method", ["none", "contrastive"])
+def test_labels_in_longer_training_come_back_as_stored_with_what_validation_chose(method):
+    rows = stored("10_longer")
+    rows = rows[(rows["method"] == method) & (rows["base"] == "labels") & (rows["steps"] == 1200)]
+    reported = rows[rows["seed"] < 10]
+    assert sorted(reported["seed"]) == list(range(10))
+    keys = ("decay", "weight", "lr")
+    (setting,) = {tuple(float(row[k]) for k in keys) for row in reported}
+    tried = {}
+    for row in rows[rows["seed"] >= 100]:
+        tried.setdefault(tuple(float(row[k]) for k in keys), []).append(row["accuracy"])
+    assert all(len(found) == 3 for found in tried.values())
+    assert np.mean(tried[setting]) == max(map(np.mean, tried.values()))
+    (row,) = reported[reported["seed"] == 3]
+    found = chapter10_longer.one(method, "labels", 1200, **dict(zip(keys, setting, strict=True)), seed=3)
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1)
+
+
+def test_the_answer_to_the_layer_swap_follows_from_its_table():
+    (text,) = [c.source for c in NOTEBOOK.cells if ":label: ex-swap-layers" in c.source]
+    rows = re.findall(r"^\| (?:labels \+ new loss|KD) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+    (own, by_labels, by_kd), (own_kd, _, kd_by_kd) = [tuple(map(float, row)) for row in rows]
+    scope = {"checks": type("", (), {"swap_layers": staticmethod(lambda attempt: None)})}
+    (solution,) = [
+        c.source
+        for c in NOTEBOOK.cells
+        if "solution" in c.metadata.get("tags", ()) and "swap_layers" in c.source
+    ]
+    exec(solution, scope)
+    reading, ahead, lacks = scope["swap_layers"]()
+    assert (reading, ahead) == pytest.approx((by_kd - by_labels, by_kd - kd_by_kd))
+    assert f"{own_kd - own:.1f} points" in text
+    assert lacks == "features" and -ahead > (own_kd - own) / 2

@@ -220,6 +220,16 @@ EXERCISES = (
             (1, "beats"): "the interval reaches below 0.",
             (1, "loses to"): "the interval reaches above 0.",
         }, within=0.01), kind="diagnose"),
+    _row("swap_layers", "10_features", 2, "measuring", "What does the swap tell?", choice(
+        "swap_layers", (1.9, -2.5, "features"), {
+            (0, 2.2): "its own layer differs in more than the answers: start from the one that learned anew.",
+            (0, 0.3): "that is what learning anew brings, still from labels.",
+            (1, 2.5): "the new loss less KD: who is ahead?",
+            (1, -3.0): "their own layers learned differently: let both be read by layers that learned by KD.",
+            (1, -2.1): "here labels taught both readings: go to the column of KD.",
+            (1, -0.8): "KD's features need the new layer, too, or you compare two readings.",
+            (2, "reading"): "with equal readings by KD, how much of the 3.0 is still there?",
+        }, within=0.01), kind="diagnose"),
     _row("lost_and_regained", "11_teachers", 1, "measuring", "Lost and regained", teachers.lost_and_regained),
     _row("gives_away", "11_teachers", 2, "soft targets", "What does this teacher give away?",
          choice("gives_away", (0, -1, 100), {
