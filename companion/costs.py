@@ -1,7 +1,8 @@
 """What a distillation of language models costs: operations, hours, disk and memory, from a few numbers of yours.
 
-Rules of thumb, each one multiplication, checked in chapter 18 against counted operations, files on disk and published
-runs. `show_costs` puts them on the page as a calculator (theme/static/moving.js has the same formulas; a test compares).
+Rules of thumb, each one multiplication, checked in chapters 18 and 22 against counted operations, files on disk and
+published runs. `show_costs` puts them on the page as a calculator (theme/static/moving.js has the same formulas; a test
+compares).
 """
 
 from collections.abc import Mapping

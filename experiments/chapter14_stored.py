@@ -1,4 +1,4 @@
-"""Chapter 14's students of stored answers: 25 likeliest tokens or 50 draws in place of the whole answer.
+"""Students of stored answers, for chapters 14 and 22: 25 likeliest tokens or 50 draws in place of the whole answer.
 
     python -m experiments.chapter14_stored     # resumes where it stopped; about 20 minutes on one core
 

@@ -12,7 +12,7 @@ from scipy.special import rel_entr, softmax
 
 from companion.generation import generate
 from companion.teachers import SmolLM2
-from companion.tokens import forward_kl_loss, sparse_kd_loss
+from companion.tokens import forward_kl_loss
 from companion.vocabulary import uld_loss
 from experiments import chapter14 as runs
 from experiments import chapter14_cuts as cuts
@@ -173,33 +173,9 @@ def page():
     """The names that the chapter's visible cells define, where these need no teacher."""
     names = {}
     for cell in cells(ROOT / "chapters/14_tokens.ipynb", "code"):
-        if cell.source.startswith(("def pushes", "def without")):
+        if cell.source.startswith("def without"):
             exec("import copy, torch\n" + cell.source, names)
     return names
-
-
-def test_the_three_rules_push_as_their_losses_do(page):
-    """Autograd on the losses themselves: the ten as they are, both renormalised, one for the rest."""
-    z, v = (x.requires_grad_() for x in two_sides(6, 40))
-    p = v.detach().softmax(-1)
-    top, index = p.topk(10, -1)
-    losses = {
-        "as they are": sparse_kd_loss(z, index, top),
-        "both renormalised": forward_kl_loss(z.gather(-1, index), top.log()),
-        "one for the rest": sparse_kd_loss(z, index, top, tail=True),
-    }
-    pushes = page["pushes"](z.detach().softmax(-1), p, 10)
-    assert set(pushes) == set(losses)
-    for name, loss in losses.items():
-        (slope,) = torch.autograd.grad(loss, z)
-        assert torch.allclose(pushes[name] / len(z), slope, atol=1e-12), name
-
-
-def test_the_noise_of_a_draw_is_what_the_page_says():
-    """E‖one-hot − p‖² = 1 − Σp², exactly, and by counting."""
-    p = two_sides(1, 7)[0].softmax(-1)[0]
-    expected = sum(p[i] * (torch.eye(7, dtype=torch.double)[i] - p).square().sum() for i in range(7))
-    assert expected.item() == pytest.approx(1 - p.square().sum().item(), rel=1e-12)
 
 
 def test_a_cut_on_the_page_leaves_out_these_blocks_and_copies_the_rest(page):

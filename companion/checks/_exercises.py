@@ -283,14 +283,14 @@ EXERCISES = (
     }), kind="choose"),
     _row("next_token_loss", "14_tokens", 2, "language", "Shift, mask, divide", language.next_token_loss),
     _row("bits_a_character", "14_tokens", 1, "language", "Two tokenisers, one text",
-         choice("bits_a_character", (1.0, 0.8), {
-             (0, 5): "that is bits a token, and the two models have tokens of different length.",
+         choice("bits_a_character", (0.8, 1.0), {
+             (0, 4): "that is bits a token, and the two models have tokens of different length.",
              (0, 2): "that is the number of tokens.",
-             (0, 10): "those are the bits of the whole text; divide by its ten characters.",
-             (0, 0.7): "that is in nats: take the logarithm to the base 2.",
-             (1, 2): "that is bits a token, and the two models have tokens of different length.",
-             (1, 8): "those are the bits of the whole text; divide by its ten characters.",
-             (1, 0.55): "that is in nats: take the logarithm to the base 2.",
+             (0, 8): "those are the bits of the whole text; divide by its ten characters.",
+             (0, 0.55): "that is in nats: take the logarithm to the base 2.",
+             (1, 2.5): "that is bits a token, and the two models have tokens of different length.",
+             (1, 10): "those are the bits of the whole text; divide by its ten characters.",
+             (1, 0.7): "that is in nats: take the logarithm to the base 2.",
          }, within=0.02), kind="predict"),
     _row("what_to_store", "14_tokens", 2, "language", "What do you store?",
          choice("what_to_store", ("features", "rest", "draws"), {
@@ -304,6 +304,7 @@ EXERCISES = (
              (2, "rest"): "all texts leave out the same rare tokens: their error falls far less than that of draws.",
              (2, "renormalised"): "then the student is never told how much the kept tokens have together.",
          }), kind="choose"),
+    _row("answer_mask", "15_own_words", 2, "losses", "Which places of an answer count?", several.answer_mask),
     _row("lost_share", "15_own_words", 1, "transfer set", "Slip less, or recover?", choice("lost_share", (20, "back"), {
         (0, 2): "that is the error along the teacher's words; left alone it is lost for longer than a word.",
         (0, 0.2): "in per cent.",
@@ -348,18 +349,18 @@ EXERCISES = (
             (2, "range"): "a range changes the answers, not the time of the first of them.",
         }), kind="diagnose"),
     _row("share_loss", "18_scaling", 2, "training", "A process's share", processes.share_loss),
-    _row("form_to_keep", "18_scaling", 2, "tools", "In which form do you keep it?", choice(
-        "form_to_keep", ("features", "draws", "logits"), {
-            (0, "logits"): "2 · 50,000 bytes for each of 100 million tokens are 10 TB.",
-            (0, "largest"): "the probabilities of k tokens belong to one temperature, and several are to be tried.",
-            (0, "draws"): "draws are made at one temperature, and several are to be tried.",
-            (1, "logits"): "2 · 128,000 bytes for each of 10 thousand million tokens are 2,560 TB.",
-            (1, "features"): "2 · 4,096 bytes for each of 10 thousand million tokens are 82 TB.",
-            (1, "largest"): "50 · (2 + 4) bytes for each of 10 thousand million tokens are 3 TB; how long is a draw?",
-            (2, "features"): "512 features are more numbers than ten logits.",
-            (2, "largest"): "ten logits are 20 bytes: what is there to be saved?",
-            (2, "draws"): "draws are made at one temperature, and ten logits are only 20 bytes.",
-        }), kind="choose"),
+    _row("checkpoint_plan", "18_scaling", 2, "training", "A checkpoint for 256 GPUs", choice(
+        "checkpoint_plan", (1.53, 3.27, "schedule"), {
+            (0, 1.08): "twice the product stands under the root.",
+            (0, 24.5): "that is for one GPU; of 256 one fails 256 times as often.",
+            (0, 5511): "that is in seconds.",
+            (1, 1.63): "that is the writing alone; lost work costs as much.",
+            (1, 4.9): "a failure loses half of an interval on average.",
+            (1, 0.0327): "in per cent.",
+            (2, "averages"): "without AdamW's averages the first step is wrong already, and loss 2 shows it.",
+            (2, "order"): "other examples show in loss 1.",
+            (2, "rate"): "a wrong rate spoils the first step, and loss 2 shows it.",
+        }, within=0.02), kind="diagnose"),
     _row("another_case", "18_scaling", 1, "size", "Days and gigabytes of another case", choice(
         "another_case", (112.8, 47.7, 13.5), {
             (0, 47.7): "that is the teacher asked once; on each of four passes it reads the text anew.",
@@ -418,6 +419,41 @@ EXERCISES = (
             (2, 4): "so many are labelled coat; how many of the ten are coats?",
             (3, "the labelled"): "does the teacher need a label to answer?",
         }), kind="choose"),
+    _row("what_to_store", "22_keep", 2, "language", "What do you store?",
+         choice("what_to_store", ("features", "rest", "draws"), {
+             (0, "rest"): "right sums, but the order within the rest is lost; here nothing need be lost.",
+             (0, "draws"): "right on average, with noise; here nothing need be lost, for little more.",
+             (0, "renormalised"): "then the student is never told how much the kept tokens have together.",
+             (1, "features"): "the service does not hand out what stands before its last layer.",
+             (1, "draws"): "a list of the likeliest tokens is no draw from all of them.",
+             (1, "renormalised"): "then the student is never told how much the twenty have together.",
+             (2, "features"): "they are of no use without the last layer, which the students' machines cannot hold.",
+             (2, "rest"): "all texts leave out the same rare tokens: their error falls far less than that of draws.",
+             (2, "renormalised"): "then the student is never told how much the kept tokens have together.",
+         }), kind="choose"),
+    _row("form_to_keep", "22_keep", 2, "tools", "In which form do you keep it?", choice(
+        "form_to_keep", ("features", "draws", "logits"), {
+            (0, "logits"): "2 · 50,000 bytes for each of 100 million tokens are 10 TB.",
+            (0, "largest"): "the probabilities of k tokens belong to one temperature, and several are to be tried.",
+            (0, "draws"): "draws are made at one temperature, and several are to be tried.",
+            (1, "logits"): "2 · 128,000 bytes for each of 10 thousand million tokens are 2,560 TB.",
+            (1, "features"): "2 · 4,096 bytes for each of 10 thousand million tokens are 82 TB.",
+            (1, "largest"): "50 · (2 + 4) bytes for each of 10 thousand million tokens are 3 TB; how long is a draw?",
+            (2, "features"): "512 features are more numbers than ten logits.",
+            (2, "largest"): "ten logits are 20 bytes: what is there to be saved?",
+            (2, "draws"): "draws are made at one temperature, and ten logits are only 20 bytes.",
+        }), kind="choose"),
+    _row("spend_bytes", "22_keep", 2, "size", "Spend 120 bytes", choice(
+        "spend_bytes", (60, 30, 150, "largest", "draws"), {
+            (0, 30): "a draw has no probability beside it: it is two bytes, the place alone.",
+            (0, 120): "a place takes two bytes in a vocabulary of 50,000 tokens.",
+            (1, 60): "one of the largest takes its place and its probability, four bytes.",
+            (1, 20): "a place takes two bytes, not four, in a vocabulary of 50,000 tokens.",
+            (2, 12.3): "the error falls with the root of the number of tokens: square it.",
+            (2, 9025): "that is for a single draw; sixty are off by less at each token.",
+            (3, "draws"): "twenty tokens are fewer than those at which the two are level.",
+            (4, "largest"): "in a mean of 4,000 tokens draws are off by 12.3 / √4,000 %, which is 0.2.",
+        }, within=0.02), kind="choose"),
     _row("first_check", "23_on_policy", 2, "tools", "The loss that should be 0", choice(
         "first_check", ("template", "shift", "dropout"), {
             (0, "shift"): "a shift would be wrong at every token; here all but the first agree.",

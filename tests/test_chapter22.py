@@ -1,0 +1,232 @@
+"""Chapter 22: the numbers of its worked examples and exercises, its stored runs; files are in test_stored."""
+
+import numpy as np
+import pytest
+import torch
+
+from companion.costs import bytes_a_token
+from companion.stored import largest
+from companion.tokens import forward_kl_loss, sparse_kd_loss
+from experiments import chapter22 as runs
+from experiments.chapter22 import BEST, COMMON, DRAWN, FORMS, NEAR, RATES, SIZES, drawn_of, form_loss, pushes
+from experiments.common import REPORTED, TUNING, stored
+from tests.test_notebooks import ROOT, cells
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The names that the chapter's cell of the three rules defines."""
+    names = {}
+    for cell in cells(ROOT / "chapters/22_keep.ipynb", "code"):
+        if cell.source.startswith("def pushes"):
+            exec("import torch\n" + cell.source, names)
+    return names
+
+
+def two_sides(*shape):
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(4), dtype=torch.double)
+
+
+def test_the_three_rules_push_as_their_losses_do(page):
+    """Autograd on the losses themselves: the ten as they are, both renormalised, one for the rest."""
+    z, v = (x.requires_grad_() for x in two_sides(6, 40))
+    p = v.detach().softmax(-1)
+    top, index = p.topk(10, -1)
+    losses = {
+        "as they are": sparse_kd_loss(z, index, top),
+        "both renormalised": forward_kl_loss(z.gather(-1, index), top.log()),
+        "one for the rest": sparse_kd_loss(z, index, top, tail=True),
+    }
+    pushes = page["pushes"](z.detach().softmax(-1), p, 10)
+    assert set(pushes) == set(losses)
+    for name, loss in losses.items():
+        (slope,) = torch.autograd.grad(loss, z)
+        assert torch.allclose(pushes[name] / len(z), slope, atol=1e-12), name
+
+
+def test_the_noise_of_a_draw_is_what_the_page_says():
+    """E‖one-hot − p‖² = 1 − Σp², exactly, and by counting."""
+    p = two_sides(1, 7)[0].softmax(-1)[0]
+    expected = sum(p[i] * (torch.eye(7, dtype=torch.double)[i] - p).square().sum() for i in range(7))
+    assert expected.item() == pytest.approx(1 - p.square().sum().item(), rel=1e-12)
+
+
+@pytest.mark.equation("eq-stored-bytes")
+@pytest.mark.parametrize(
+    "tokens, vocabulary, width, k, terabytes",
+    [
+        (1e8, 50_000, 2000, 50, (10, 0.4, None, None)),
+        (1e10, 128_000, 4096, 50, (2560, 82, 3.0, 2.0)),
+        (1e6, 10, 512, 10, (2e-5, 1e-3, None, None)),
+    ],
+)  # fmt: skip
+def test_what_the_three_teams_would_store(tokens, vocabulary, width, k, terabytes):
+    sizes = [tokens * size / 1e12 for size in bytes_a_token(vocabulary, width, k).values()]
+    for found, said in zip(sizes, terabytes, strict=True):
+        assert said is None or found == pytest.approx(said, rel=0.03)
+
+
+@pytest.mark.equation("eq-stored-bytes")
+def test_fifty_draws_take_a_fifth_of_a_petabyte_in_the_case_and_the_largest_three_tenths():
+    found = bytes_a_token(128_000, 8192, 50)
+    assert (found["largest"], found["draws"]) == (300, 200)  # times 10¹² tokens: 0.3 and 0.2 PB
+    assert bytes_a_token(128_000, 8192, 33)["largest"] == 198  # the disk of 50 draws
+    found = bytes_a_token(49_152, 576, 50)
+    assert (found["largest"], found["draws"]) == (200, 100)
+
+
+def test_two_draws_of_an_answer_and_its_two_largest():
+    """Section 22.3: the draws of four tokens, and the rest that a student of equal probabilities shares out."""
+    p = np.array([0.50, 0.30, 0.15, 0.05])
+    drawn = np.array([[2, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]]) / 2
+    assert drawn.mean(0).tolist() == [0.5, 0.375, 0.125, 0]
+    assert abs(drawn[0] - p).max() == 0.5
+    assert abs(drawn.mean(0) - p).max() == pytest.approx(0.075)
+    off = np.linalg.norm(np.vstack([drawn, drawn.mean(0)]) - p, axis=1)  # the table's last column
+    assert off == pytest.approx([0.60, 0.25, 0.64, 0.25, 0.09], abs=0.006)
+    largest_off = np.linalg.norm([0.10 - 0.15, 0.10 - 0.05])
+    assert round(largest_off, 2) == 0.07 and (p * (1 - p)).sum() == pytest.approx(0.635)
+    typical = np.sqrt(0.635 / 2 / np.array([1, 63, 64]))
+    assert typical[0] == pytest.approx(0.56, abs=0.005) and typical[1] > largest_off > typical[2]
+    several = (
+        np.random.default_rng(0).multinomial(2 * 64, p, 20_000) / (2 * 64) - p
+    )  # 64 tokens' draws, many times
+    assert np.sqrt((several**2).sum(-1).mean()) == pytest.approx(typical[2], rel=0.02)
+
+    z = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)  # 0.25 each
+    two = torch.tensor([[0, 1]]), torch.tensor([[0.5, 0.3]], dtype=torch.float64)
+    (push,) = torch.autograd.grad(sparse_kd_loss(z, *two, tail=True), z)
+    assert 0.25 - push[0].numpy() == pytest.approx([0.5, 0.3, 0.1, 0.1])
+    assert abs(0.25 - push[0].numpy() - p).max() == pytest.approx(0.05)
+
+
+def test_the_stored_pushes_are_the_gradients_of_the_losses():
+    v, z = (3 * torch.randn(3, 200, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    found = pushes(v, z, torch.Generator().manual_seed(2))
+
+    def push(loss):
+        at = z.double().requires_grad_()
+        return len(z) * torch.autograd.grad(loss(at), at)[0]
+
+    full = push(lambda at: forward_kl_loss(at, v.double()))
+    kept = largest(v, 50)
+    told = push(lambda at: sparse_kd_loss(at, kept["index"].long(), kept["p"].double(), tail=True))
+    torch.testing.assert_close(found["push"], full)
+    torch.testing.assert_close(found["largest"], told - full)
+    said = v.double().softmax(-1) - found["draws"]  # shares of 50 draws
+    torch.testing.assert_close(50 * said, (50 * said).round())
+    torch.testing.assert_close(said.sum(-1), torch.ones(3, dtype=torch.float64))
+
+
+def test_the_small_students_have_equal_disk_and_learn_by_the_book_s_losses():
+    """Section 22.3: 32 largest take the bytes of 64 draws; a draw weighs its share; the rules are those of the page."""
+    disk = bytes_a_token(COMMON, 64, BEST)["largest"], bytes_a_token(COMMON, 64, DRAWN)["draws"]
+    assert disk == (128, 128)
+    v, z = (3 * torch.randn(2, 3, 200, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    drawn = drawn_of(v, [4, 5], seed=1)
+    assert drawn.shape == (2, 3, 64) and torch.equal(drawn[1:], drawn_of(v[1:], [5], seed=1))
+    shares = torch.zeros_like(v).scatter_add(-1, drawn, torch.full(drawn.shape, 1 / 64))
+    index, p = (largest(v, BEST)[name] for name in ("index", "p"))
+    index, p = index.long(), p.float()
+
+    def push(loss):
+        at = z.clone().requires_grad_()
+        return torch.autograd.grad(loss(at), at)[0]
+
+    both = (p / p.sum(-1, keepdim=True)).log()
+    due = {
+        "full": lambda at: forward_kl_loss(at, v),
+        "rest": lambda at: sparse_kd_loss(at, index, p, tail=True),
+        "renormalised": lambda at: forward_kl_loss(at.gather(-1, index), both),
+        "draws": lambda at: -(shares * at.log_softmax(-1)).sum(-1).mean(),
+    }
+    assert tuple(due) == FORMS
+    for form, loss in due.items():
+        found = push(lambda at, form=form: form_loss(form, at, v, drawn))
+        torch.testing.assert_close(found, push(loss), atol=1e-6, rtol=1e-4)
+
+
+def test_each_form_s_learning_rate_was_chosen_on_validation_and_lies_inside_the_grid():
+    rows = stored("18_forms")
+    for form in FORMS:
+        own = rows[rows["form"] == form]
+        tried = {lr: own["nats"][(own["lr"] == lr) & (own["seed"] >= min(TUNING))] for lr in RATES}
+        assert {len(nats) for nats in tried.values()} == {len(TUNING)}
+        best = min(tried, key=lambda lr, tried=tried: tried[lr].mean())
+        assert best not in (RATES[0], RATES[-1])
+        reported = own[own["seed"] < min(TUNING)]
+        assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
+
+
+def test_two_kept_and_one_drawn_are_right_on_average_and_level_after_three_tokens():
+    """Section 22.4: A and B as they are, and one draw of C and D that gets the rest."""
+    p = np.array([0.50, 0.30, 0.15, 0.05])
+    told, chance = np.array([[0.5, 0.3, 0.2, 0], [0.5, 0.3, 0, 0.2]]), np.array([0.75, 0.25])
+    assert chance @ told == pytest.approx(p)
+    off = np.linalg.norm(told - p, axis=1)
+    assert off == pytest.approx([0.07, 0.21], abs=0.003)
+    squared = chance @ off**2
+    assert squared**0.5 == pytest.approx(0.12, abs=0.005) and squared / 0.005 == pytest.approx(3)
+    assert pytest.approx(0.36, abs=0.005) == (0.635 / 5) ** 0.5
+    assert 2 * 4 + 2 == 5 * 2  # bytes
+    assert 12 * 4 + 26 * 2 == 25 * 4 == 50 * 2 == 100 and 16 * 4 + 32 * 2 == 128
+
+
+def test_the_noise_of_draws_of_the_rest_is_what_the_page_says():
+    """E‖rest·one-hot − rest‖² = r² − Σ p² over the rest, by counting."""
+    p = two_sides(1, 7)[0].softmax(-1)[0]
+    kept = p.topk(3).indices
+    left = p.scatter(-1, kept, 0)
+    r = left.sum()
+    expected = sum(
+        left[i] / r * (r * torch.eye(7, dtype=torch.double)[i] - left).square().sum() for i in range(7)
+    )
+    assert expected.item() == pytest.approx((r**2 - left.square().sum()).item(), rel=1e-12)
+
+
+def test_kept_and_drawn_tell_the_answer_on_average_and_the_largest_exactly():
+    v = 2 * torch.randn(1, 2, 12, generator=torch.Generator().manual_seed(3))
+    p = v.softmax(-1)
+    told = torch.zeros_like(p)
+    for seed in range(400):
+        index, weight = runs.kept_and_drawn(v, 2, 8, [5], seed)
+        assert weight.sum(-1) == pytest.approx(torch.ones(1, 2), abs=1e-5)
+        told.scatter_add_(-1, index, weight / 400)
+    top = p.topk(2, -1).indices
+    torch.testing.assert_close(told.gather(-1, top), p.gather(-1, top))
+    torch.testing.assert_close(told, p, atol=0.01, rtol=0)
+
+
+def test_the_rates_of_fifty_and_of_both_were_chosen_on_validation_and_lie_inside_the_grid():
+    rows = stored("22_sizes")
+    for kept, drawn in SIZES:
+        own = rows[(rows["kept"] == kept) & (rows["drawn"] == drawn)]
+        tried = {lr: own["nats"][(own["lr"] == lr) & (own["seed"] >= min(TUNING))] for lr in NEAR}
+        assert {len(nats) for nats in tried.values()} == {len(TUNING)}
+        best = min(tried, key=lambda lr, tried=tried: tried[lr].mean())
+        assert best not in (NEAR[0], NEAR[-1])
+        reported = own[own["seed"] < min(TUNING)]
+        assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
+
+
+@pytest.mark.parametrize("kept, drawn", SIZES)
+def test_a_student_of_fifty_or_of_both_begins_as_stored(kept, drawn, monkeypatch):
+    """The first four steps again, for which only their lines are asked."""
+    rows = stored("22_sizes")
+    (row,) = rows[(rows["kept"] == kept) & (rows["drawn"] == drawn) & (rows["seed"] == 0)]
+    lines = runs.lines_of("train", runs.LEARNT)
+    used = torch.cat([runs.batch(runs.LEARNT, runs.ROWS, step, 0) for step in range(4)])
+    v = torch.zeros(runs.LEARNT, runs.LONG, COMMON, dtype=torch.float16)
+    v[used] = runs.asked(lines[used])
+    monkeypatch.setattr(runs, "answered", lambda part: (lines, v) if part == "train" else (lines[:1], v[:1]))
+    runs.told_all.cache_clear()
+    found = runs.sizes_one(kept, drawn, float(row["lr"]), 0, steps=4)
+    runs.told_all.cache_clear()
+    assert float(found["fourth"]) == pytest.approx(row["fourth"], abs=1e-3)
+
+
+@pytest.mark.equation("eq-stored-bytes")
+def test_what_fits_into_120_bytes():
+    sizes = {k: bytes_a_token(50_000, 1, k) for k in (30, 60)}
+    assert sizes[60]["draws"] == sizes[30]["largest"] == 120
+    assert pytest.approx(150, rel=0.01) == (95 / 60**0.5) ** 2
