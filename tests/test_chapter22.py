@@ -147,7 +147,7 @@ def test_the_small_students_have_equal_disk_and_learn_by_the_book_s_losses():
 
 
 def test_each_form_s_learning_rate_was_chosen_on_validation_and_lies_inside_the_grid():
-    rows = stored("18_forms")
+    rows = stored("22_forms")
     for form in FORMS:
         own = rows[rows["form"] == form]
         tried = {lr: own["nats"][(own["lr"] == lr) & (own["seed"] >= min(TUNING))] for lr in RATES}
