@@ -27,6 +27,7 @@ KINDS = (
     "dictionary of 100 words",
     "the target's words",
     "the target's words and probabilities",
+    "the target's words by total variation",
 )
 
 
@@ -67,11 +68,18 @@ def asked(seed: int, part: str, n: int, kind: str):
     return x, y, v
 
 
+def apart(z, v, y):
+    """The total variation of draft and target: the very share of proposals that is refused."""
+    return (z.softmax(-1) - v.softmax(-1)).abs().sum(-1).mean() / 2
+
+
 @lru_cache(maxsize=2)
 def drafts(kind: str, lr: float, seeds: tuple) -> dict:
     sets = [asked(seed, "train", 100 if "100" in kind else 1000, kind) for seed in seeds]
     students = [MLP(293, 64, 74, seed=seed) for seed in seeds]
     loss, taught = hard_loss, None
+    if "variation" in kind:
+        loss, taught = apart, [v for _, _, v in sets]
     if "probabilities" in kind:
         loss, taught = (lambda z, v, y: kd_loss(z, v, T=1)), [v for _, _, v in sets]
     splits = [Split(x, y) for x, y, _ in sets]

@@ -62,7 +62,13 @@ def over_all(z: Tensor, common: Tensor, size: int) -> Tensor:
 
 @torch.no_grad()
 def written(
-    target: SmolLM2, ids: Tensor, n: int, generator: torch.Generator, draft=None, clock=time.thread_time
+    target: SmolLM2,
+    ids: Tensor,
+    n: int,
+    generator: torch.Generator,
+    draft=None,
+    clock=time.thread_time,
+    proposed: int = PROPOSED,
 ):
     """n tokens after ids (1, L), drawn from the target, alone or with a draft; and what that took.
 
@@ -75,7 +81,7 @@ def written(
     start = clock()
     while len(said) < end:
         before, guess, z = clock(), said, []
-        for _ in range(PROPOSED if draft else 0):
+        for _ in range(proposed if draft else 0):
             z.append(draft(guess[None, -BACK:]))
             guess = torch.cat([guess, common[z[-1].softmax(-1)[0].multinomial(1, generator=generator)]])
         guessing += clock() - before

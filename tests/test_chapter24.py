@@ -8,7 +8,7 @@ import torch
 from companion import checks
 from companion.speculative import acceptance, tokens_per_call, verify
 from companion.teachers import SmolLM2
-from experiments import chapter24, chapter24_drafted, chapter24_fetching
+from experiments import chapter24, chapter24_drafted, chapter24_fetching, chapter24_lengths
 from experiments.common import REPORTED, TUNING
 from tests.test_notebooks import ROOT
 
@@ -87,7 +87,7 @@ def test_a_short_dictionary_has_a_hundred_words_of_the_long_one(monkeypatch):
     monkeypatch.setattr(chapter24, "fit_many", lambda *a, **k: None)
     for kind in chapter24.KINDS:
         chapter24.drafts.__wrapped__(kind, 0.01, (0,))
-    assert [n for n, _ in sets] == [1000, 100, 1000, 1000]
+    assert [n for n, _ in sets] == [1000, 100, 1000, 1000, 1000]
 
 
 def test_a_context_is_two_phonemes_and_five_letters():
@@ -199,6 +199,46 @@ def test_each_matrix_is_multiplied_twice_for_each_number_of_tokens(monkeypatch):
     assert chapter24_fetching.products(weights, 2, lambda: next(ticks)) == (14 * 5e3, 14 * 2e3)
     found = rows("fetching")
     assert len(found) == 30 and {row["numbers"] for row in found} == {"float32", "bfloat16"}
+
+
+def test_a_draft_taught_by_total_variation_minimises_what_is_refused():
+    z, v = logits(8, 20, 7).requires_grad_(), logits(9, 20, 7)
+    loss = chapter24.apart(z, v, None)
+    assert loss.item() == pytest.approx(1 - acceptance(z.detach(), v).mean().item())
+    pull = 20 * torch.autograd.grad(loss, z)[0].abs()
+    assert (pull <= z.detach().softmax(-1) + 1e-9).all()
+
+
+def test_rounds_of_each_length_are_written_once_from_a_beginning(monkeypatch):
+    target, asked = small_target(), []
+    monkeypatch.setattr(chapter24_lengths, "in_format", lambda numbers: target)
+    monkeypatch.setattr(chapter24_lengths, "windows", lambda *_: torch.ones(15, 96, dtype=torch.long))
+    real = chapter24_lengths.written
+
+    def watched(*args, proposed):
+        asked.append((proposed, args[4] is not None))
+        return real(*args, proposed=proposed)
+
+    monkeypatch.setattr(chapter24_lengths, "written", watched)
+    draft = chapter24_drafted.Draft(target.embedding.weight, torch.tensor([0, 2, 3, 5]), seed=1)
+    row = chapter24_lengths.timed(3, draft)
+    assert sorted(asked) == [(0, False), *((n, True) for n in chapter24_lengths.LENGTHS)]
+    assert row["runs_0"] == row["tokens_0"] == chapter24_drafted.NEW and min(row.values()) > 0
+    for n in chapter24_lengths.LENGTHS:
+        assert row[f"runs_{n}"] <= row[f"tokens_{n}"] <= chapter24_drafted.NEW + n
+    found = rows("lengths")
+    assert [int(row["passage"]) for row in found] == list(range(15))
+
+
+def test_what_is_read_in_fives_is_what_is_read_singly(monkeypatch):
+    target = small_target()
+    monkeypatch.setattr(chapter24_lengths, "in_format", lambda numbers: target)
+    monkeypatch.setattr(chapter24_lengths, "windows", lambda *_: torch.ones(15, 96, dtype=torch.long))
+    row = chapter24_lengths.same(2)
+    assert max(row[f"apart_{k}"] for k in ("32", "16", "rounded")) < 1e-3
+    assert min(row[f"first_{k}"] for k in ("32", "16", "rounded")) == 100
+    found = rows("same")
+    assert [int(row["passage"]) for row in found] == list(range(15))
 
 
 # ----------------------------------------------------------------------------------------------- exercises
