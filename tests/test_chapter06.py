@@ -172,23 +172,26 @@ def test_moved_onto_the_digits_the_turned_ones_teach(digits):
     assert right(student, test) > 80
 
 
-def test_where_a_wrong_answer_outvotes_a_label():
-    """The worked mixture of 6.4: at T = 1 the two terms are least at (1 − α)·label + α·answer."""
-    label, answer = torch.tensor([1.0, 0.0], dtype=torch.double), torch.tensor([0.3, 0.7], dtype=torch.double)
-    for alpha, share in ((0.5, 0.65), (0.9, 0.37)):
-        z = torch.zeros(1, 2, dtype=torch.double, requires_grad=True)
-        optimiser = torch.optim.LBFGS([z], max_iter=100, tolerance_grad=1e-12, tolerance_change=1e-14)
+@pytest.mark.parametrize(("T", "alpha"), [(1, 0.4), (4, 0.02), (4, 0.1), (4, 0.5)])
+def test_where_a_wrong_answer_outvotes_a_label(T, alpha):
+    """The balance of 6.4: at the minimum (1 − α)(1 − q) = αT (q′ − p′), so q is at least 1 − αT / (1 − α)."""
+    v = torch.tensor([[0.0, 40.0, 5.0]], dtype=torch.double)  # nearly all on a wrong class
+    z = torch.zeros(1, 3, dtype=torch.double, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [z], max_iter=2000, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
+    )
 
-        def loss(z=z, alpha=alpha, optimiser=optimiser):
-            optimiser.zero_grad()
-            total = distillation_loss(z, answer.log()[None], torch.tensor([0]), T=1, alpha=alpha)
-            total.backward()
-            return total
+    def loss():
+        optimiser.zero_grad()
+        total = distillation_loss(z, v, torch.tensor([0]), T=T, alpha=alpha)
+        total.backward()
+        return total
 
-        optimiser.step(loss)
-        mixture = (1 - alpha) * label + alpha * answer
-        assert mixture[0].item() == pytest.approx(share, abs=0.001)
-        assert torch.allclose(z.detach().softmax(-1)[0], mixture, atol=1e-5)
+    optimiser.step(loss)
+    q, q_soft, p_soft = (x.detach().softmax(-1)[0, 0].item() for x in (z, z / T, v / T))
+    assert (1 - alpha) * (1 - q) == pytest.approx(alpha * T * (q_soft - p_soft), abs=1e-6)
+    assert q >= 1 - alpha * T / (1 - alpha)
+    assert (z[0].argmax() == 0) == (alpha < 0.5)
 
 
 # ----------------------------------------------------------------------------------------------- exercises

@@ -124,17 +124,17 @@ EXERCISES = (
     _row("transfer_information", "06_applications", 3, "measuring", "What a transfer set can tell",
          concepts.transfer_information),
     _row("which_to_use", "06_applications", 2, "transfer set", "Which images, which teacher?", choice(
-        "which_to_use", ("C", "labels", 16.3), {
+        "which_to_use", ("C", "labels", 0.556), {
             (0, "A"): "its answers hardly differ: a student can copy them without looking at the image.",
             (0, "B"): "it varies in two directions: in how many may digits, or your images, differ?",
             (0, "D"): "it switches many units: the answers come from other pieces of the teacher's function.",
             (1, "both"): "four answers in ten are wrong: did such answers add anything beside all labels (6.4)?",
             (1, "answers"): "a student of the answers alone copies its teacher's mistakes.",
-            (2, 0.02): "that is α: how large are the two terms?",
-            (2, 1.02): "the teacher's term has the factor T² = 16.",
-            (2, 800): "the weights, 0.02 and 0.98, come with the two terms.",
-            (2, 50): "0.5 / 0.01 leaves out both weights and T².",
-        }, within=0.03), kind="choose"),
+            (2, 0.444): "that is the most that the label can lose: what is left of 1?",
+            (2, 0.6): "the label's pull has a weight, too: 1 − α.",
+            (2, 0.889): "the teacher's pull has the factor T.",
+            (2, 0.4): "that is the teacher's strongest pull, αT: set the label's against it.",
+        }, within=0.01), kind="choose"),
     _row("whose_merit", "06_applications", 1, "measuring", "Whose merit?", choice("whose_merit", (0, 1, 4), {
         (0, -30000): "that many were saved by choosing the small architecture.",
         (0, 30000): "that many were saved by choosing the small architecture.",
