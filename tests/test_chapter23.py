@@ -99,7 +99,7 @@ def test_what_a_teacher_knows_from_its_prompt_stays_in_the_loss():
 # ---------------------------------------------------------------------------------------------------- the runs
 
 
-def test_between_the_ends_had_its_own_rate_and_one_run_is_made_again(monkeypatch, tmp_path):
+def test_each_beta_had_its_own_rate_and_one_run_of_each_way_is_made_again(monkeypatch, tmp_path):
     try:  # it asks the teacher when it is imported
         from experiments import chapter15 as runs
     except FileNotFoundError as error:
@@ -109,26 +109,24 @@ def test_between_the_ends_had_its_own_rate_and_one_run_is_made_again(monkeypatch
     monkeypatch.setattr(runs, "UNLABELLED", runs.POOL)  # so short a run reads no other words
     monkeypatch.setattr(runs, "KEPT", tmp_path / "said.pt")
 
-    lines = stored("23_beta")
-    tuning = lines[np.isin(lines["seed"], runs.TUNING)]
-    assert sorted(zip(tuning["lr"], tuning["seed"], strict=True)) == sorted(
-        product(runs.RATES[1:], runs.TUNING)
-    )
-    tried = {lr: tuning["right"][tuning["lr"] == lr].mean() for lr in runs.RATES[1:]}
-    best = max(tried, key=tried.get)
-    assert set(tuning["beta"]) == {0.5} and best == runs.RATES[2]
-    for beta, name, way in ((0, "15_words", "off_policy"), (1, "15_reverse", runs.OFF_REVERSE)):
-        whole = stored(name)
-        whole = whole[(whole["way"] == way) & (whole["steps"] == runs.SHORT) & (whole["seed"] < 5)]
-        ends = lines[lines["beta"] == beta]
-        assert dict(zip(ends["seed"], ends["right"], strict=True)) == pytest.approx(
-            dict(zip(whole["seed"], whole["right"], strict=True)), abs=1
+    for name in chapter23_beta.NAMES.values():
+        lines = stored(name)
+        tuning = lines[np.isin(lines["seed"], runs.TUNING)]
+        assert sorted(zip(tuning["beta"], tuning["lr"], tuning["seed"], strict=True)) == sorted(
+            product(chapter23_beta.BETAS, chapter23_beta.TRIED, runs.TUNING)
         )
-    kept = lines[(lines["beta"] == 0.5) & (lines["seed"] == 0)][0]
-    assert kept["lr"] == best
-    found = chapter23_beta.one(0.5, best, 0)
-    assert found["right"] == pytest.approx(kept["right"], abs=2)
-    assert found["entropy"] == pytest.approx(kept["entropy"], abs=0.1)
+        chosen = chapter23_beta.best(lines)
+        kept = lines[lines["seed"] < 5]
+        assert sorted(zip(kept["beta"], kept["lr"], kept["seed"], strict=True)) == sorted(
+            (b, lr, s) for b, lr in chosen.items() for s in runs.REPORTED
+        )
+        assert {*chosen.values()} == {runs.RATES[2]}  # not at an edge of the rates tried
+    for way, beta in (("off_policy", 0.5), ("on_policy", 1.0)):
+        lines = stored(chapter23_beta.NAMES[way])
+        kept = lines[(lines["beta"] == beta) & (lines["seed"] == 0)][0]
+        found = chapter23_beta.one(beta, kept["lr"].item(), 0, way)
+        assert found["right"] == pytest.approx(kept["right"], abs=2)
+        assert found["entropy"] == pytest.approx(kept["entropy"], abs=0.1)
 
 
 def test_the_templates_are_stored_and_one_is_asked_again():

@@ -452,7 +452,7 @@ EXERCISES = (
         }), kind="diagnose"),
     _row("answer_mask", "23_on_policy", 2, "losses", "Which places of an answer count?", several.answer_mask),
     _row("which_estimator", "23_on_policy", 2, "losses", "Which estimator do you take?", choice(
-        "which_estimator", ("sum", "policy", "k3"), {
+        "which_estimator", ("sum", "policy", "k1"), {
             (0, "policy"): "it is right on average and noisy; with all logits at hand nothing need be drawn.",
             (0, "k1"): "as a loss its gradient is 0 on average.",
             (0, "k3"): "as a loss it has the gradient of the other divergence.",
@@ -461,7 +461,7 @@ EXERCISES = (
             (1, "k3"): "its value is right, its gradient is that of KL(p‖q).",
             (2, "sum"): "the teacher gives one number a token: there is nothing to sum over.",
             (2, "policy"): "its value says nothing: only its gradient is meant.",
-            (2, "k1"): "right on average, and the noisier of the two that are; it falls below 0, too.",
+            (2, "k3"): "right on average over all draws; a sure student hardly ever makes those that count most.",
         }), kind="choose"),
     _row("kept_share", "24_draft", 1, "soft targets", "What share of a draft is kept?", shipping.kept_share),
     _row("what_comes_out", "24_draft", 2, "soft targets", "What comes out?", choice(
