@@ -174,6 +174,43 @@ def calibrated() -> None:
         choose_then_report("20_calibrated", about, calibrated_one, "accuracy", rates, learns_from=learns_from)
 
 
+def reliability_one(answers: str, seed: int) -> dict:
+    """How often the teacher is right where it is so sure, on test images weighed as unequally as its own.
+
+    Its probabilities "as it is", "divided" by its fitted T, or "corrected": divided, then less the log shares, and
+    measured on the test images as they are, evenly spread. Ten bins of confidence: the share of the images in it,
+    the mean confidence and the accuracy, all in %; `T_even` is the temperature that evenly spread labels would fit.
+    """
+    (_, _, log_prior), (on_val, z) = biased(seed), biased_logits(seed)
+    T = own_temperature(on_val, log_prior)
+    T_even = own_temperature(on_val, torch.zeros(10))
+    z = {"as it is": z, "divided": z / T, "corrected": z / T - log_prior}[answers].double()
+    weight = (torch.zeros(10) if answers == "corrected" else log_prior).exp()[TEST.y].double()
+    weight = weight / weight.sum()
+    sure, said = z.softmax(-1).max(1)
+    right = (said == TEST.y).double()
+    place = (10 * sure).ceil().long().clamp(1, 10) - 1
+    mass, conf, acc = (
+        torch.zeros(10).double().index_add(0, place, weight * x) for x in (torch.ones_like(sure), sure, right)
+    )
+    found = {"T": T, "T_even": T_even, "ece": 100 * (conf - acc).abs().sum().item()}
+    found["sure"], found["accuracy"] = 100 * conf.sum().item(), 100 * acc.sum().item()
+    for b in range(10):
+        here = mass[b].clamp(min=1e-12)
+        found |= {
+            f"share{b}": 100 * mass[b].item(),
+            f"sure{b}": 100 * (conf[b] / here).item(),
+            f"right{b}": 100 * (acc[b] / here).item(),
+        }
+    return found
+
+
+def reliability() -> None:
+    about = "Reliability (%) of biased teachers on test, weighed by their own shares (corrected: evenly); seeds 0 to 9"
+    settings = [{"answers": a, "seed": s} for s in REPORTED for a in ("as it is", "divided", "corrected")]
+    run_all("20_reliability", about, settings, reliability_one)
+
+
 # ----------------------------------------------------------------------------- how many labels does calibrating take?
 
 
@@ -362,6 +399,7 @@ if __name__ == "__main__":
     multiples()
     both()
     sure()
+    reliability()
     calibrated()
     few()
     evenly()

@@ -111,6 +111,19 @@ def test_a_teacher_calibrated_on_its_own_kind_comes_back_as_stored():
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.4)
 
 
+@pytest.mark.parametrize("answers", ["as it is", "divided", "corrected"])
+def test_how_reliable_a_teacher_is_comes_back_as_stored(answers):
+    rows = stored("20_reliability")
+    (row,) = rows[(rows["answers"] == answers) & (rows["seed"] == 3)]
+    found = chapter20.reliability_one(answers, seed=3)
+    assert found["ece"] == pytest.approx(row["ece"], abs=0.6)
+    assert [found[k] for k in ("sure", "accuracy")] == pytest.approx([row["sure"], row["accuracy"]], abs=0.6)
+    assert sum(found[f"share{b}"] for b in range(10)) == pytest.approx(100)
+    signed = [found[f"share{b}"] * (found[f"sure{b}"] - found[f"right{b}"]) for b in range(10)]
+    assert sum(map(abs, signed)) / 100 == pytest.approx(found["ece"])
+    assert sum(signed) / 100 == pytest.approx(found["sure"] - found["accuracy"])
+
+
 @pytest.mark.parametrize("learns_from", ["answers", "answers and labels"])
 def test_a_student_of_a_calibrated_teacher_comes_back_as_stored(learns_from):
     rows = stored("20_calibrated")
