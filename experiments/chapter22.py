@@ -1,5 +1,5 @@
 """The stored runs of chapter 22: how far the mean push of stored answers is off; students trained from each form; and
-from fifty of each, and from both together.
+from fifty of each, and from both together; and how far sums of their steps' gradients are off.
 
     python -m experiments.chapter22     # resumes where it stopped; about forty minutes on one core
 
@@ -16,7 +16,7 @@ from companion.stored import largest
 from companion.teachers import king_james, smollm2
 from companion.tokens import forward_kl_loss, sparse_kd_loss
 from experiments.chapter18 import EPOCHS, LONG, ROWS, SPEED, TOP, VERSES, WIDTH, descend, ready, verses
-from experiments.common import REPORTED, TUNING, run_all
+from experiments.common import REPORTED, TUNING, run_all, stored
 
 torch.set_num_threads(1)
 
@@ -291,7 +291,88 @@ def sizes(which=SIZES) -> None:
         run_all("22_sizes", about, due, sizes_one)
 
 
+# ------------------------------------------------------------------------------------ what adds up from step to step
+
+STRETCHES = (1, 4, 16, 80, 240)  # steps whose gradients are summed; a pass has 80
+HELD = ((32, 0), (50, 0), (0, 50), (0, 64), (16, 32))  # kept, drawn
+
+
+@lru_cache(maxsize=1)
+def told_of(seed: int) -> dict:
+    return {form: told_all(*form, seed) for form in HELD}
+
+
+def told_loss(form: tuple[int, int], z: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    if form[1]:  # the cross-entropy with what is told
+        return -(weight * z.log_softmax(-1).gather(-1, index)).sum(-1).mean()
+    return sparse_kd_loss(z, index, weight, tail=True)
+
+
+@lru_cache(maxsize=1)
+def step_errors(seed: int, lr: float, steps: int = max(STRETCHES)) -> dict:
+    """Lengths of the sums of gradients in all weights, on the way of the student of the full answers; of a form, how far
+    its sum is off."""
+    (lines, v), told, student = answered("train"), told_of(seed), small_student(seed)
+    weights, every = list(student.parameters()), PASSES * LEARNT // ROWS
+    optimiser = torch.optim.AdamW(weights, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, every)
+    sums, squares = {}, {}
+    for step in range(steps):
+        rows = batch(LEARNT, ROWS, step, seed)
+        z = said_by(student, lines[rows])
+        losses = {"full": forward_kl_loss(z, v[rows].float())}
+        losses |= {form: told_loss(form, z, *(x[rows] for x in told[form])) for form in HELD}
+        found = {}
+        for form, loss in losses.items():
+            slopes = torch.autograd.grad(loss, weights, retain_graph=True)
+            found[form] = torch.cat([x.flatten() for x in slopes])
+            if form == "full":
+                for weight, slope in zip(weights, slopes, strict=True):
+                    weight.grad = slope
+        optimiser.step()
+        schedule.step()
+        for n in STRETCHES:
+            for form, slope in found.items():
+                off = slope if form == "full" else slope - found["full"]
+                sums[form, n] = sums.get((form, n), 0) + off
+                if (step + 1) % n == 0:
+                    squares.setdefault((form, n), []).append(sums.pop((form, n)).double().square().sum())
+    return {at: torch.stack(x).sqrt() for at, x in squares.items()}  # of each stretch
+
+
+def steps_one(kept: int, drawn: int, seed: int, steps: int, lr: float) -> dict:
+    found = step_errors(seed, lr)
+    right, off = found["full", steps], found[(kept, drawn), steps]
+    ratio = (off.square().mean() / right.square().mean()).sqrt()
+    return {
+        "gradient": right.square().mean().sqrt().item(),
+        "off": 100 * ratio.item(),
+        "first": 100 * (off[0] / right[0]).item(),
+    }
+
+
+def along_steps() -> None:
+    about = (
+        "Length of the sum of the gradients (all weights) of so many steps of 512 tokens that follow each other, and by "
+        "how many per cent it is off in each form: all stretches, and the first; along 22_forms' students of full answers"
+    )
+    (lr,) = {float(row["lr"]) for row in stored_rows("full")}
+    settings = [
+        {"kept": k, "drawn": n, "seed": s, "steps": steps, "lr": lr}
+        for s in range(3)
+        for k, n in HELD
+        for steps in STRETCHES
+    ]
+    run_all("22_steps", about, settings, steps_one)
+
+
+def stored_rows(form: str):
+    rows = stored("22_forms")
+    return rows[(rows["form"] == form) & (rows["seed"] < min(TUNING))]
+
+
 if __name__ == "__main__":
     mean_pushes()
     forms()
     sizes()
+    along_steps()

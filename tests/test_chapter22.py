@@ -230,3 +230,28 @@ def test_what_fits_into_120_bytes():
     sizes = {k: bytes_a_token(50_000, 1, k) for k in (30, 60)}
     assert sizes[60]["draws"] == sizes[30]["largest"] == 120
     assert pytest.approx(150, rel=0.01) == (95 / 60**0.5) ** 2
+
+
+def test_the_sums_of_steps_begin_as_stored(monkeypatch):
+    """The first four steps again: how far the sum of their gradients is off in each form."""
+    rows = stored("22_steps")
+    lines = runs.lines_of("train", runs.LEARNT)
+    used = torch.cat([runs.batch(runs.LEARNT, runs.ROWS, step, 0) for step in range(4)])
+    v = torch.zeros(runs.LEARNT, runs.LONG, COMMON, dtype=torch.float16)
+    v[used] = runs.asked(lines[used])
+    monkeypatch.setattr(runs, "answered", lambda part: (lines, v))
+    for cached in (runs.told_all, runs.told_of, runs.step_errors):
+        cached.cache_clear()
+    found = runs.step_errors(0, float(rows["lr"][0]), steps=4)
+    for cached in (runs.told_all, runs.told_of, runs.step_errors):
+        cached.cache_clear()
+    for kept, drawn in runs.HELD:
+        for steps in (1, 4):
+            (row,) = rows[
+                (rows["kept"] == kept)
+                & (rows["drawn"] == drawn)
+                & (rows["steps"] == steps)
+                & (rows["seed"] == 0)
+            ]
+            first = 100 * (found[(kept, drawn), steps][0] / found["full", steps][0]).item()
+            assert first == pytest.approx(row["first"], rel=0.01)
