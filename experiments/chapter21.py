@@ -1,6 +1,6 @@
 """The long runs of chapter 21: labels that are few, rare or wrong, with the usual teacher and with one of the same data.
 
-    python -m experiments.chapter21     # resumes where it stopped; about 15 minutes on one core
+    python -m experiments.chapter21     # resumes where it stopped; about 20 minutes on one core
 
 The learning rate of each student is chosen on validation with seeds 100 to 102; the rest is fixed. The reported
 seeds, 0 to 9, meet the test images once. Seed s has its own initial weights, its own images and labels, and its own
@@ -309,6 +309,55 @@ def shares() -> None:
         choose_then_report("21_shares", about, shares_one, "named", {}, teacher=teacher)
 
 
+# A wrong label is always the same other class: T-shirt → shirt → coat → pullover → T-shirt, sandal → sneaker → boot →
+# sandal, trousers → dress → bag → trousers.
+ALIKE = torch.tensor([6, 3, 0, 8, 2, 7, 4, 9, 1, 5])
+
+
+@lru_cache(maxsize=16)
+def mixed_up(seed: int):
+    """As `noisy`, the same images and as many wrong labels, but each is the class `ALIKE` of the right one."""
+    images = TRAIN.sample(900, seed)
+    wrong = torch.rand(len(images), generator=torch.Generator().manual_seed(seed)) < 0.4
+    images = Split(images.x, ALIKE[images.y].where(wrong, images.y))
+    teacher = ConvNet(16, seed=seed)
+    fit(teacher, images, steps=600, lr=5e-3, seed=seed)
+    return images, teacher
+
+
+def mixed_up_one(teacher: str, loss: str, lr: float, seed: int) -> dict:
+    (images, own), student = mixed_up(seed), BUILD["MLP"](seed=seed)
+    v, true = teacher_logits(own, images.x), TRAIN.sample(900, seed).y
+    losses = {
+        "hard": hard_loss,
+        "argmax": lambda z, v, y: hard_loss(z, None, v.argmax(-1)),
+        "kd T=1": soft(1),
+        "kd T=4": soft(4),
+    }
+    fit(student, images, losses[loss], v, steps=600, lr=lr, seed=seed)
+    return measure(student, seed, labels=accuracy(F.one_hot(images.y, 10), true), named=accuracy(v, true))
+
+
+def mixed_ups() -> None:
+    """Does the majority still mend wrong labels that are not drawn at random, but always the same other class?"""
+    about = (
+        "As 21_noisy_labels, but each wrong label is the class ALIKE; labels, named: right on the images (%)"
+    )
+    for teacher, loss in (("none", "hard"), ("own", "argmax"), ("own", "kd T=1"), ("own", "kd T=4")):
+        grid = {"lr": RATES["mlp"]}
+        choose_then_report("21_mixed_up", about, mixed_up_one, "accuracy", grid, teacher=teacher, loss=loss)
+
+
+def tail_teacher_one(teacher: str, seed: int) -> dict:
+    return measure(tail_teacher(seed), seed)
+
+
+def tail_teachers() -> None:
+    """How good is the own teacher of the long tail itself?"""
+    about = "Accuracy and worst class (%) of the ConvNet(16) that taught the students of 21_long_tail, loss tail kd"
+    choose_then_report("21_tail_teacher", about, tail_teacher_one, "accuracy", {}, teacher="own")
+
+
 if __name__ == "__main__":
     few_labels()
     tail()
@@ -320,3 +369,5 @@ if __name__ == "__main__":
     balanced_teachers()
     two_halves()
     shares()
+    mixed_ups()
+    tail_teachers()

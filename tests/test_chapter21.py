@@ -69,6 +69,16 @@ def test_each_half_is_answered_by_a_teacher_of_the_other(monkeypatch):
     assert sorted(len(x) for x in learned.values()) == [200, 200] or len(learned) == 2
 
 
+def test_mixed_up_labels_are_as_many_and_always_the_same(monkeypatch):
+    """`mixed_up`: a wrong label on the images of `noisy`, now one other class for each; as common as before."""
+    monkeypatch.setattr(chapter21, "fit", lambda *inputs, **more: None)
+    true = chapter21.TRAIN.sample(900, 3).y
+    random, same = (f.__wrapped__(3)[0].y for f in (chapter21.noisy, chapter21.mixed_up))
+    assert torch.equal(random != true, same != true)
+    assert torch.equal(same[same != true], chapter21.ALIKE[true][same != true])
+    assert sorted(chapter21.ALIKE.tolist()) == list(range(10)) and chapter21.ALIKE[6] == 4  # shirt, coat
+
+
 def said(check, attempt, capsys):
     check(attempt)
     return capsys.readouterr().out.strip()
@@ -111,6 +121,8 @@ def test_check_of_the_worst_class(hint, capsys):
         ("21_balanced_teacher", chapter21.balanced_teacher_one, {"teacher": "balanced"}),
         ("21_halves", chapter21.halves_one, {"loss": "kd T=1"}),
         ("21_shares", chapter21.shares_one, {"teacher": "halves"}),
+        ("21_mixed_up", chapter21.mixed_up_one, {"teacher": "own", "loss": "argmax"}),
+        ("21_tail_teacher", chapter21.tail_teacher_one, {"teacher": "own"}),
     ],
 )
 def test_stored_runs_come_back(name, one, setting):
