@@ -53,9 +53,9 @@ def by_class(z: Tensor, part: Split, log_prior: Tensor) -> dict:
     return {"accuracy": accuracy(z, part.y), **{f"c{i}": value for i, value in enumerate(each)}}
 
 
-def fair_one(kind: str, lr: float, seed: int) -> dict:
+def fair_one(kind: str, lr: float, seed: int, of=biased) -> dict:
     """A student of the kind, or the teacher itself; classes as in `by_class`."""
-    (mine, teacher, log_prior), part = biased(seed), part_of(seed)
+    (mine, teacher, log_prior), part = of(seed), part_of(seed)
     v, student = teacher_logits(teacher, mine.x), ConvNet(4, dropout=0.0, seed=seed)
     loss = {
         "alone": hard_loss,
@@ -257,14 +257,7 @@ def even(seed: int):
     return mine, teacher, log_prior
 
 
-def even_one(kind: str, lr: float, seed: int) -> dict:
-    (mine, teacher, log_prior), part = even(seed), part_of(seed)
-    student = teacher
-    if kind == "taught":
-        student = ConvNet(4, dropout=0.0, seed=seed)
-        fit(student, mine, soft(4), teacher_logits(teacher, mine.x), steps=300, lr=lr, seed=seed)
-    z = teacher_logits(student, part.x)
-    return by_class(z, part, log_prior)
+even_one = partial(fair_one, of=even)
 
 
 def evenly() -> None:

@@ -193,6 +193,14 @@ def test_a_loop_with_T_on_one_side_comes_back_as_stored(variant):
 
 
 @pytest.mark.parametrize("T_s, T_t", [(4, 1), (1, 4)])
+def test_a_last_layer_to_scale_decays_as_the_others(T_s, T_t):
+    rest, last = chapter03.scaled(ConvNet(4, seed=0), T_s / T_t, 0.03)
+    optimiser = torch.optim.AdamW([rest, last], lr=0.03)
+    decay = [group["lr"] * group["weight_decay"] for group in optimiser.param_groups]
+    assert decay[1] == pytest.approx(decay[0]) and last["lr"] == pytest.approx(0.03 * T_s / T_t)
+
+
+@pytest.mark.parametrize("T_s, T_t", [(4, 1), (1, 4)])
 def test_a_loop_with_T_on_one_side_is_the_one_with_the_teachers_T_on_both(T_s, T_t):
     """Without labels, with a last layer to scale: its logits are T_s/T_t times the others, after training as before."""
 

@@ -10,12 +10,9 @@ from companion.data import fashion, fashion_teacher
 from companion.models import ConvNet
 from experiments import chapter12
 from experiments.common import stored
+from tests.drawn import seeded
 
 DOUBLE = {"dtype": torch.double}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def descended(questions, w_t, steps=20_000):

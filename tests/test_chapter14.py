@@ -19,7 +19,7 @@ from experiments import chapter14_cuts as cuts
 from experiments import chapter14_stored as kept
 from experiments import chapter14_texts as texts
 from experiments import common
-from tests.test_notebooks import ROOT, cells
+from tests.test_notebooks import ROOT, defined
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz \n"
 
@@ -171,11 +171,7 @@ def test_a_gap_of_no_blocks_is_the_whole_model_and_the_first_steps_are_those_of_
 @pytest.fixture(scope="module")
 def page():
     """The names that the chapter's visible cells define, where these need no teacher."""
-    names = {}
-    for cell in cells(ROOT / "chapters/14_tokens.ipynb", "code"):
-        if cell.source.startswith("def without"):
-            exec("import copy, torch\n" + cell.source, names)
-    return names
+    return defined(ROOT / "chapters/14_tokens.ipynb", "def without", "import copy, torch")
 
 
 def test_a_cut_on_the_page_leaves_out_these_blocks_and_copies_the_rest(page):

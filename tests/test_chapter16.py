@@ -18,10 +18,7 @@ from companion.teachers import Sentence
 from companion.teachers._smollm2 import Block
 from experiments import chapter16, chapter16_rounded
 from experiments.common import FOLDER, stored
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.drawn import seeded
 
 
 @pytest.mark.equation("eq-static")

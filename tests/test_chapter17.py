@@ -11,13 +11,10 @@ from companion.compress import Rounded, rounded
 from companion.deploy import OnnxModel
 from experiments import chapter17
 from experiments.common import REPORTED, TUNING
+from tests.drawn import seeded
 from tests.test_notebooks import ROOT
 
 DOUBLE = {"dtype": torch.double}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def logits(seed, *shape):

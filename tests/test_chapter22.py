@@ -10,17 +10,13 @@ from companion.tokens import forward_kl_loss, sparse_kd_loss
 from experiments import chapter22 as runs
 from experiments.chapter22 import BEST, COMMON, DRAWN, FORMS, NEAR, RATES, SIZES, drawn_of, form_loss, pushes
 from experiments.common import REPORTED, TUNING, stored
-from tests.test_notebooks import ROOT, cells
+from tests.test_notebooks import ROOT, defined
 
 
 @pytest.fixture(scope="module")
 def page():
     """The names that the chapter's cell of the three rules defines."""
-    names = {}
-    for cell in cells(ROOT / "chapters/22_keep.ipynb", "code"):
-        if cell.source.startswith("def pushes"):
-            exec("import torch\n" + cell.source, names)
-    return names
+    return defined(ROOT / "chapters/22_keep.ipynb", "def pushes", "import torch")
 
 
 def two_sides(*shape):
@@ -146,16 +142,20 @@ def test_the_small_students_have_equal_disk_and_learn_by_the_book_s_losses():
         torch.testing.assert_close(found, push(loss), atol=1e-6, rtol=1e-4)
 
 
+def check_chosen(own, rates):
+    """The rate with the least mean on the tuning seeds is reported, and lies inside the grid."""
+    tried = {lr: own["nats"][(own["lr"] == lr) & (own["seed"] >= min(TUNING))] for lr in rates}
+    assert {len(nats) for nats in tried.values()} == {len(TUNING)}
+    best = min(tried, key=lambda lr: tried[lr].mean())
+    assert best not in (rates[0], rates[-1])
+    reported = own[own["seed"] < min(TUNING)]
+    assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
+
+
 def test_each_form_s_learning_rate_was_chosen_on_validation_and_lies_inside_the_grid():
     rows = stored("22_forms")
     for form in FORMS:
-        own = rows[rows["form"] == form]
-        tried = {lr: own["nats"][(own["lr"] == lr) & (own["seed"] >= min(TUNING))] for lr in RATES}
-        assert {len(nats) for nats in tried.values()} == {len(TUNING)}
-        best = min(tried, key=lambda lr, tried=tried: tried[lr].mean())
-        assert best not in (RATES[0], RATES[-1])
-        reported = own[own["seed"] < min(TUNING)]
-        assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
+        check_chosen(rows[rows["form"] == form], RATES)
 
 
 def test_two_kept_and_one_drawn_are_right_on_average_and_level_after_three_tokens():
@@ -168,8 +168,17 @@ def test_two_kept_and_one_drawn_are_right_on_average_and_level_after_three_token
     squared = chance @ off**2
     assert squared**0.5 == pytest.approx(0.12, abs=0.005) and squared / 0.005 == pytest.approx(3)
     assert pytest.approx(0.36, abs=0.005) == (0.635 / 5) ** 0.5
-    assert 2 * 4 + 2 == 5 * 2  # bytes
-    assert 12 * 4 + 26 * 2 == 25 * 4 == 50 * 2 == 100 and 16 * 4 + 32 * 2 == 128
+
+
+@pytest.mark.equation("eq-stored-bytes")
+@pytest.mark.parametrize("kept, drawn, alone", [(2, 1, 5), (12, 26, 50), (16, 32, 64)])
+def test_the_largest_with_draws_take_the_bytes_of_so_many_draws_alone(kept, drawn, alone):
+    """Section 22.4's 10 and 100 bytes, and the 128 of the students."""
+
+    def size(form, k):
+        return bytes_a_token(49_152, 576, k)[form]
+
+    assert size("largest", kept) + size("draws", drawn) == size("draws", alone)
 
 
 def test_the_noise_of_draws_of_the_rest_is_what_the_page_says():
@@ -200,13 +209,7 @@ def test_kept_and_drawn_tell_the_answer_on_average_and_the_largest_exactly():
 def test_the_rates_of_fifty_and_of_both_were_chosen_on_validation_and_lie_inside_the_grid():
     rows = stored("22_sizes")
     for kept, drawn in SIZES:
-        own = rows[(rows["kept"] == kept) & (rows["drawn"] == drawn)]
-        tried = {lr: own["nats"][(own["lr"] == lr) & (own["seed"] >= min(TUNING))] for lr in NEAR}
-        assert {len(nats) for nats in tried.values()} == {len(TUNING)}
-        best = min(tried, key=lambda lr, tried=tried: tried[lr].mean())
-        assert best not in (NEAR[0], NEAR[-1])
-        reported = own[own["seed"] < min(TUNING)]
-        assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
+        check_chosen(rows[(rows["kept"] == kept) & (rows["drawn"] == drawn)], NEAR)
 
 
 @pytest.mark.parametrize("kept, drawn", SIZES)

@@ -10,13 +10,10 @@ from companion.speculative import acceptance, tokens_per_call, verify
 from companion.teachers import SmolLM2
 from experiments import chapter24, chapter24_drafted, chapter24_fetching, chapter24_lengths
 from experiments.common import REPORTED, TUNING
+from tests.drawn import seeded
 from tests.test_notebooks import ROOT
 
 DOUBLE = {"dtype": torch.double}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def logits(seed, *shape):

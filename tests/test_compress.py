@@ -9,10 +9,7 @@ from companion.data import Split
 from companion.losses import kd_loss
 from companion.models import MLP, ConvNet
 from companion.training import fit, fit_many, hard_loss, predict
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.drawn import seeded
 
 
 def images(n=40, seed=0):

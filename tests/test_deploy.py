@@ -19,10 +19,7 @@ from companion.deploy import (
 from companion.metrics import agreement
 from companion.models import MLP, ConvNet, parameters
 from companion.training import predict
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.drawn import seeded
 
 
 def images(n=40, seed=0):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from companion.generation import generate
+from tests.drawn import seeded
 
 
 class Markov(nn.Module):
@@ -23,10 +24,6 @@ class Markov(nn.Module):
 
 def chain(seed=0, v=6):
     return Markov(2 * torch.randn(v, v, generator=torch.Generator().manual_seed(seed)))
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_greedy_takes_the_likeliest_each_time():

@@ -18,6 +18,15 @@ def cells(path, kind=None):
     return [c for c in nbformat.read(path, as_version=4).cells if kind in (None, c.cell_type)]
 
 
+def defined(path, start, first=""):
+    """The names that the path's code cells with this start define, after the line `first`."""
+    names = {}
+    for cell in cells(path, "code"):
+        if cell.source.startswith(start):
+            exec(first + "\n" + cell.source, names)
+    return names
+
+
 def tags(cell):
     return set(cell.metadata.get("tags", ()))
 

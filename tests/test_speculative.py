@@ -4,10 +4,7 @@ import pytest
 import torch
 
 from companion.speculative import acceptance, tokens_per_call, verify
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.drawn import seeded
 
 
 def pair(seed, *shape):
