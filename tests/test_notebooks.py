@@ -1,8 +1,10 @@
 """The notebooks' form: run, in order, described, short. nbval compares what they say; it passes a cleared
 notebook and looks at no picture, so this does."""
 
+import ast
 import re
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,6 +51,48 @@ def test_there_are_notebooks():
     assert sum("image/svg+xml" in output.get("data", ()) for output in outputs) > 20
     assert sum(output.output_type == "stream" for output in outputs) > 100
     assert sum("claim(" in cell.source for cell in code) > 50
+
+
+def unread(cells_of_code):
+    """What such cells compute and nobody reads: names of the folded ones that no cell uses, and their numbers (as
+    "glue: name") that stand in no text."""
+    trees = [(ast.parse(cell.source), tags(cell)) for cell in cells_of_code]
+    named = [node for tree, _ in trees for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    read = {node.id for node in named if isinstance(node.ctx, ast.Load)}
+    found = set()
+    for tree, folded in trees:
+        made = [statement for statement in tree.body if isinstance(statement, ast.Assign | ast.FunctionDef)]
+        for statement in made if folded & {"hide-input", "hide-cell"} else ():
+            names = ast.walk(statement) if isinstance(statement, ast.Assign) else ()
+            stored = {n.id for n in names if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            found |= (stored or {getattr(statement, "name", "_")}) - read
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if isinstance(call.func, ast.Name) and call.func.id == "glue":
+                found |= {f"glue: {word.arg}" for word in call.keywords if word.arg and not in_text(word.arg)}
+    return {name for name in found if not name.startswith("_")}
+
+
+def in_text(name):
+    """Does any page print this number, or a part of this interval?"""
+    return any(name + part in printed() for part in ("", "_mean", "_low", "_high", "_half", "_n"))
+
+
+@cache
+def printed():
+    texts = [cell.source for path in NOTEBOOKS for cell in cells(path, "markdown")]
+    texts += [path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("reference/*.md"))]
+    return {name for text in texts for name in re.findall(r"\{glue:\w+\}`(\w+)", text)}
+
+
+@per_notebook(CHAPTERS)
+def test_nothing_is_computed_for_nobody(path):
+    assert not unread(cells(path, "code"))
+
+
+def test_what_nobody_reads_is_found():
+    source = "a, b = 1, 2\nc = a\ndef d():\n    e = 1\nglue(ch17_none=b, ch17_whole=b)\n"
+    hidden = nbformat.v4.new_code_cell(source, metadata={"tags": ["hide-input"]})
+    assert unread([hidden]) == {"c", "d", "glue: ch17_none"}
 
 
 @per_notebook(NOTEBOOKS)
