@@ -81,7 +81,7 @@ test-pages: book $(PAGE_TOOLS)  ## every built page in Chromium: console, networ
 	$(BIN)/python -m pytest tests/pages -n 2 --dist loadgroup --durations=12
 
 test-notebooks: $(READY) teachers  ## nbval over every notebook
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --durations=8 \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -p tests.nbval_figures --nbval --nbval-current-env --durations=8 \
 		--nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=600 $(NOTEBOOKS)
 
 test-seeds: $(READY)  ## every notebook's claims under five other seeds (about 20 minutes)

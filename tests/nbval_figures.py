@@ -1,0 +1,78 @@
+"""nbval, on another processor: pytest -p tests.nbval_figures.
+
+A trained network's last digits differ between processors, and with them the numbers of a figure that moves.
+nbval compares such a figure digit for digit; with this plugin, by its words and shapes exactly and by its
+numbers nearly, so that a stale figure is still found. What a figure shows is claimed in text.
+"""
+
+import re
+
+from nbval.plugin import IPyNbCell
+
+NEAR = 0.1  # of the range of an array's numbers, on average over the array
+
+
+class Figure:
+    """What nbval compares in place of a moving figure's dictionary."""
+
+    def __init__(self, figure: dict):
+        self.figure = figure
+
+    def __eq__(self, other):
+        return isinstance(other, Figure) and alike(self.figure, other.figure)
+
+    __hash__ = None
+
+    def __repr__(self):
+        return repr(self.figure)
+
+
+def alike(one, other) -> bool:
+    """Are two figures the same but for what differs between processors?"""
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(alike(one[k], other[k]) for k in one)
+        )
+    if isinstance(one, str):
+        return isinstance(other, str) and words(one) == words(other)
+    if isinstance(one, list) and not (isinstance(other, list) and len(one) == len(other)):
+        return False
+    if (numbers := flat(one)) is not None:
+        others = flat(other)
+        return others is not None and len(numbers) == len(others) and near(numbers, others)
+    if isinstance(one, list):
+        return all(map(alike, one, other))
+    return one is other  # True, False, None
+
+
+def words(text: str) -> str:
+    """The text without its digits; of an image only that it is one."""
+    return "IMAGE" if text.startswith("data:image/") else re.sub(r"−?\d[\d.,]*", "#", text)
+
+
+def flat(values) -> list[float] | None:
+    """The numbers of nested lists, one after the other; None if something else is in them."""
+    if isinstance(values, list):
+        parts = [flat(value) for value in values]
+        return None if not parts or None in parts else [number for part in parts for number in part]
+    return [values] if isinstance(values, int | float) and not isinstance(values, bool) else None
+
+
+def near(numbers: list[float], others: list[float]) -> bool:
+    """A goal's list says 0 or 1 of each place, and a place at its border may change sides."""
+    if {*numbers, *others} <= {0, 1}:
+        return True
+    spread = max(*numbers, *others, 0) - min(*numbers, *others, 0)
+    return sum(abs(a - b) for a, b in zip(numbers, others, strict=True)) <= NEAR * spread * len(numbers)
+
+
+def pytest_configure(config):
+    plain = IPyNbCell.sanitize
+
+    def sanitize(cell, value):
+        is_figure = isinstance(value, dict) and set(value) == {"kind", "data"}
+        return Figure(value) if is_figure else plain(cell, value)
+
+    IPyNbCell.sanitize = sanitize
