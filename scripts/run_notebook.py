@@ -1,9 +1,10 @@
 """Run a notebook from top to bottom and store its outputs: python scripts/run_notebook.py FILE …
 
 Times, versions of this machine and cell ids' noise are left out, so that a re-run that changes no result
-changes no byte that matters.
+changes no byte that matters. A claim's bound is held to a factor of two of what is measured here.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -27,5 +28,6 @@ def run(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("BOOK_SLACK", "2")
     for name in sys.argv[1:]:
         run(Path(name))

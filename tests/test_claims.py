@@ -35,6 +35,7 @@ def the_book_as_it_is_stored(monkeypatch):
     monkeypatch.delenv("BOOK_SEED", raising=False)
     monkeypatch.delenv("BOOK_CLAIMS", raising=False)
     monkeypatch.setenv("BOOK_DEVICE", "cpu")
+    monkeypatch.setenv("BOOK_SLACK", "2")
 
 
 @pytest.mark.parametrize("holds", [True, np.bool_(True), torch.tensor(True), torch.tensor([[True]])])
@@ -156,6 +157,18 @@ def test_a_bound_far_from_what_was_measured_is_refused(measured, bound, monkeypa
     monkeypatch.setenv("BOOK_SEED", "1")  # another seed moves what is measured, not the sentence
     checks.claim("it gains", measured, **bound)
     assert capsys.readouterr().out.startswith("✓ it gains")
+
+
+def test_readers_are_not_asked_to_draw_bounds(monkeypatch, capsys):
+    """Another processor moves a live measurement; the claim holds there or fails, and says nothing of its width."""
+    monkeypatch.setenv("BOOK_SLACK", "3")
+    checks.claim("it gains", GAIN, above=0.8)
+    with pytest.raises(ValueError, match="further than a factor of 3"):
+        checks.claim("it gains", GAIN, above=0.5)
+    monkeypatch.delenv("BOOK_SLACK")
+    checks.claim("it gains", GAIN, above=0.5)
+    with pytest.raises(AssertionError):
+        checks.claim("it gains", GAIN, above=1.8)
 
 
 def test_another_device_may_measure_something_else(monkeypatch):
