@@ -1,6 +1,7 @@
 """Chapter 24: its equations, its runs, its exercises."""
 
 import csv
+import json
 
 import pytest
 import torch
@@ -65,6 +66,28 @@ def test_tokens_per_call_is_the_mean_of_a_cut_geometric():
     s, t = q.log().expand(n, 2), p.log().expand(n + 1, 2)
     lengths = [len(verify(torch.zeros(n, dtype=torch.long), s, t, generator)) for _ in range(3000)]
     assert sum(lengths) / 3000 == pytest.approx(tokens_per_call(a, n), abs=0.08)
+
+
+def test_the_page_s_round_asks_each_place_of_the_draft_and_of_the_target():
+    """A draft and a target that know what comes next: the logits belong to the places of the proposals."""
+    page = (ROOT / "chapters/24_draft.ipynb").read_text()
+    cells = [cell for cell in json.loads(page)["cells"] if cell["cell_type"] == "code"]
+    names = {"torch": torch}
+    for name in ("check", "a_round"):
+        exec(next("".join(c["source"]) for c in cells if f"def {name}(" in "".join(c["source"])), names)
+
+    def next_is(step):  # after token x comes x + step, of ten tokens
+        return lambda said: 50 * torch.eye(10)[(said + step) % 10]
+
+    start = torch.tensor([7, 1])
+    proposed, z, v = names["a_round"](next_is(1), next_is(1), start, seeded(0), n=3)
+    assert proposed.tolist() == z.argmax(-1).tolist() == [2, 3, 4] and v.argmax(-1).tolist() == [2, 3, 4, 5]
+    assert names["check"](proposed, z, v, seeded(1)).tolist() == [2, 3, 4, 5]
+    proposed, z, v = names["a_round"](next_is(1), next_is(2), start, seeded(0), n=3)
+    assert v.argmax(-1).tolist() == [3, 4, 5, 6]
+    assert names["check"](proposed, z, v, seeded(1)).tolist() == [
+        3
+    ]  # refused and replaced, the others thrown away
 
 
 # ------------------------------------------------------------------------------------------------ the stored runs
@@ -246,23 +269,48 @@ def said(check, attempt, capsys):
     return capsys.readouterr().out.strip()
 
 
-SHARE = {
-    "✓ kept_share": lambda p, q: 1 - (p - q).abs().sum(-1) / 2,
-    "this is the total variation": lambda p, q: (p - q).abs().sum(-1) / 2,
-    "you took the whole": lambda p, q: 1 - (p - q).abs().sum(-1),
-    "the larger of the two": lambda p, q: torch.maximum(p, q).sum(-1),
-    "two independent draws": lambda p, q: (p * q).sum(-1),
-    "mean over the tokens": lambda p, q: torch.minimum(p, q).mean(-1),
-    "weigh it by how often": lambda p, q: (p / q).clamp(max=1).mean(-1),
-    "one number for all rows": lambda p, q: torch.minimum(p, q).sum(-1).mean(),
-    "the result differs": lambda p, q: p.sum(-1) * 0,
-    "not attempted": lambda p, q: None,
+def loop(count):
+    """A loop that is right, and then counts as `count` does: all said, the place of the end, and the runs."""
+
+    def written(one_round):
+        said, runs = torch.tensor([2]), 0
+        while 3 not in said:
+            said, runs = torch.cat([said, one_round(said)]), runs + 1
+        return count(said.tolist(), said.tolist().index(3), runs)
+
+    return written
+
+
+def never_appends(one_round):
+    said = torch.tensor([2])
+    while 3 not in said:
+        one_round(said)
+
+
+def goes_on(one_round):
+    said = torch.tensor([2])
+    for _ in range(30):
+        said = torch.cat([said, one_round(said)])
+    return len(said) / 30
+
+
+LOOP = {
+    "✓ draft_loop": loop(lambda said, end, runs: end / runs),
+    "what follows the end": loop(lambda said, end, runs: (len(said) - 1) / runs),
+    "there before the first run": loop(lambda said, end, runs: (end + 1) / runs),
+    "the end counts": loop(lambda said, end, runs: (end - 1) / runs),
+    "the other way round": loop(lambda said, end, runs: runs / end),
+    "divide them by the runs": loop(lambda said, end, runs: end),
+    "these are the runs": loop(lambda said, end, runs: runs),
+    "append what a round gives": never_appends,
+    "stop at the 3": goes_on,
+    "not attempted": lambda one_round: None,
 }
 
 
-@pytest.mark.parametrize("hint", SHARE)
-def test_check_of_the_share_that_is_kept(hint, capsys):
-    assert hint in said(checks.kept_share, SHARE[hint], capsys)
+@pytest.mark.parametrize("hint", LOOP)
+def test_check_of_the_loop(hint, capsys):
+    assert hint in said(checks.draft_loop, LOOP[hint], capsys)
 
 
 def test_what_comes_out_of_the_exercise_s_draft(capsys):

@@ -463,7 +463,7 @@ EXERCISES = (
             (2, "policy"): "its value says nothing: only its gradient is meant.",
             (2, "k3"): "right on average over all draws; a sure student hardly ever makes those that count most.",
         }), kind="choose"),
-    _row("kept_share", "24_draft", 1, "soft targets", "What share of a draft is kept?", shipping.kept_share),
+    _row("draft_loop", "24_draft", 2, "tools", "Let the draft and its target write", shipping.draft_loop),
     _row("what_comes_out", "24_draft", 2, "soft targets", "What comes out?", choice(
         "what_comes_out", (0.7, 0.4), {
             (0, 0.3): "that is the share that is refused.",

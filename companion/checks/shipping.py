@@ -48,29 +48,59 @@ def straight_through(attempt: Callable[[Tensor, int], Tensor]) -> None:
     )  # fmt: skip
 
 
-def kept_share(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Checks attempt(p, q), distributions (N, V) → the share of proposals that is kept, (N,), eq-acceptance."""
-    generator = torch.Generator().manual_seed(18)
-    cases = [
-        tuple(torch.randn(2, n, v, generator=generator, dtype=torch.double).mul(2).softmax(-1))
-        for n, v in [(3, 4), (1, 7), (5, 3)]
-    ]
+class _Script:
+    """Rounds that are written down: what comes out depends on how much has been said, with the 2 in front."""
 
-    def right(p, q):
-        return torch.minimum(p, q).sum(-1)
+    def __init__(self, *rounds: list[int]):
+        self.after, length = {}, 1
+        for tokens in rounds:
+            self.after[length] = torch.tensor(tokens)
+            length += len(tokens)
+        self.last, self.times = 0, 0
+
+    def __call__(self, said: Tensor) -> Tensor:
+        self.times = self.times + 1 if len(said) == self.last else 0
+        self.last = len(said)
+        if self.times > 20:
+            raise RuntimeError("the same text came twenty times: append what a round gives")
+        if len(said) not in self.after:
+            raise RuntimeError(
+                f"no round follows these {len(said)} tokens: append all that one gives, and stop at the 3"
+            )
+        return self.after[len(said)].clone()
+
+
+def draft_loop(attempt: Callable[[Callable[[Tensor], Tensor]], float]) -> None:
+    """Checks attempt(one_round) → tokens for each run of the target, up to the end (3) and without the start (2)."""
+    cases = [
+        (_Script([10, 11, 12], [13], [14, 15, 3, 16, 17]),),
+        (_Script([3],),),
+        (_Script([20, 21], [22, 23, 24, 25, 26], [27, 3]),),
+        (_Script([9, 3, 9, 3, 9]),),
+    ]  # fmt: skip
+
+    def written(one_round):
+        said, runs = torch.tensor([2]), 0
+        while 3 not in said:
+            said, runs = torch.cat([said, one_round(said)]), runs + 1
+        return said.tolist(), runs
+
+    def counted(count):
+        def loop(one_round):
+            said, runs = written(one_round)
+            return count(said, said.index(3), runs)
+
+        return loop
 
     compare(
-        "kept_share", attempt, right, cases,
+        "draft_loop", attempt, counted(lambda said, end, runs: end / runs), cases,
         {
-            "this is the total variation, the share that is refused: 1 minus it.": lambda p, q: 1 - right(p, q),
-            "half of the differences' sum is what differs; you took the whole.":
-                lambda p, q: 1 - (p - q).abs().sum(-1),
-            "the larger of the two instead of the smaller.": lambda p, q: torch.maximum(p, q).sum(-1),
-            "this is the chance that two independent draws agree; the rule keeps more than those.":
-                lambda p, q: (p * q).sum(-1),
-            "mean over the tokens: the sum is due.": lambda p, q: torch.minimum(p, q).mean(-1),
-            "min(1, p/q) holds for one token; weigh it by how often the draft proposes it, q.":
-                lambda p, q: (p / q).clamp(max=1).mean(-1),
-            "one number for all rows: each row has its own.": lambda p, q: right(p, q).mean(),
+            "what follows the end in its round doesn't count.": counted(lambda said, end, runs: (len(said) - 1) / runs),
+            "the 2 was there before the first run: it doesn't count.":
+                counted(lambda said, end, runs: (end + 1) / runs),
+            "the end counts, too: it took its part of a run.": counted(lambda said, end, runs: (end - 1) / runs),
+            "these are runs for each token: the other way round.": counted(lambda said, end, runs: runs / end),
+            "these are the tokens: divide them by the runs.": counted(lambda said, end, runs: end),
+            "these are the runs: the tokens for each of them are due.": counted(lambda said, end, runs: runs),
         },
     )  # fmt: skip
