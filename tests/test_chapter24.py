@@ -225,8 +225,10 @@ def test_a_draft_taught_by_total_variation_minimises_what_is_refused():
     z, v = logits(8, 20, 7).requires_grad_(), logits(9, 20, 7)
     loss = chapter24.apart(z, v, None)
     assert loss.item() == pytest.approx(1 - acceptance(z.detach(), v).mean().item())
-    pull = 20 * torch.autograd.grad(loss, z)[0].abs()
-    assert (pull <= z.detach().softmax(-1) + 1e-9).all()
+    q, p, pull = z.detach().softmax(-1), v.softmax(-1), 20 * torch.autograd.grad(loss, z)[0]
+    s = (q - p).sign()
+    assert torch.allclose(pull, q * (s - (s * q).sum(-1, keepdim=True)) / 2)  # as the page derives it
+    assert (pull.abs() <= q + 1e-9).all()
 
 
 def test_rounds_of_each_length_are_written_once_from_a_beginning(monkeypatch):
