@@ -151,3 +151,51 @@ def test_the_record_keeps_dropout_and_the_step_to_onnx_switches_it_off(tmp_path)
     torch.onnx.export(record, (), str(tmp_path / "m.onnx"), dynamo=True, external_data=False, verbose=False)
     assert torch.allclose(OnnxModel(tmp_path / "m.onnx")(x), right, atol=1e-5)
     assert (record.module()(x) - right).abs().max() > 0.1  # last, as it moves the averages
+
+
+RIVAL = "ConvNet(16)"
+
+
+def test_rivals_are_ten_runs_each_whose_rate_was_chosen_on_validation():
+    found, tried = {}, {}
+    for row in rows("rivals"):
+        assert row["part"] == ("val" if int(row["seed"]) in TUNING else "test")
+        if row["part"] == "test":
+            setting = (row["network"], int(row["bits"]), row["how"])
+            found.setdefault(setting, []).append((float(row["lr"]), int(row["seed"])))
+        else:
+            tried.setdefault(float(row["lr"]), []).append(float(row["accuracy"]))
+    mended = (RIVAL, 3, "1000 new images")
+    assert {(RIVAL, 8, "file"), ("MLP(784 64 10)", 8, "file"), (RIVAL, 4, "rounded"), mended} <= set(found)
+    best = max(tried, key=lambda lr: sum(tried[lr]))
+    assert min(tried) < best < max(tried) and all(len(values) == 3 for values in tried.values())
+    for setting, runs in found.items():
+        assert sorted(seed for _, seed in runs) == list(REPORTED), setting
+        assert {lr for lr, _ in runs} == {best if setting == mended else 0.0}, setting
+
+
+def test_rivals_before_rounding_are_the_networks_of_the_other_tables():
+    """The same ten teachers, and the same ten students, as those that the page compares them with."""
+    whole = [row for row in rows("whole") if row["how"] == "distilled" and row["part"] == "test"]
+    for network, column in ((RIVAL, "teacher"), ("MLP(784 64 10)", "accuracy")):
+        known = {row["seed"]: float(row[column]) for row in whole}
+        for row in rows("rivals"):
+            if row["network"] == network and row["part"] == "test":
+                assert abs(float(row["before"]) - known[row["seed"]]) < 0.05, row
+
+
+def test_a_rival_is_repaired_on_new_images_by_its_own_answers(monkeypatch):
+    seen = {}
+
+    def fit(net, split, loss, taught, **settings):
+        seen.update(net=net, split=split, taught=taught, **settings)
+
+    monkeypatch.setattr(chapter17, "fit", fit)
+    monkeypatch.setattr(chapter17, "examined", lambda seed: ("val", chapter17.VAL[:50]))
+    got = chapter17.rival_one(RIVAL, 3, "1000 new images", 0.001, 101)
+    assert seen["split"] is chapter17.NEW and seen["steps"] == chapter17.MORE and seen["lr"] == 0.001
+    own = chapter17.predict(chapter17.fashion_teacher(1), chapter17.NEW.x)
+    assert torch.equal(seen["taught"], own)
+    values = seen["net"].stages[0][0].weight[0].detach().mul(1e5).round().unique()
+    assert len(values) <= 7  # rounded while it learns
+    assert got["part"] == "val"
