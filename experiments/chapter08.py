@@ -1,12 +1,12 @@
 """The long runs of chapter 8: what keeps a student from its teacher, and the price of a badly chosen T.
 
-    python -m experiments.chapter08     # resumes where it stopped; about 15 minutes on one core
+    python -m experiments.chapter08     # resumes where it stopped; about 25 minutes on one core
 
 Learning rates are chosen on validation with seeds 100 to 102; seeds 0 to 9 are reported on test. Seed s has
 its own initial weights, its own images and its own teacher.
 """
 
-from functools import partial
+from functools import cache, partial
 from itertools import product
 
 import torch
@@ -15,12 +15,13 @@ from companion.data import Split, fashion, fashion_teacher
 from companion.losses import distillation_loss
 from companion.metrics import accuracy, agreement
 from companion.models import MLP, ConvNet
-from companion.training import fit, hard_loss, teacher_logits
-from experiments.common import TUNING, choose_then_report
+from companion.training import fit, fit_many, hard_loss, teacher_logits
+from experiments.common import REPORTED, TUNING, choose_then_report, run_all
 
 torch.set_num_threads(1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
 TEACHERS = [fashion_teacher(i) for i in range(10)]
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def soft(T: float):
@@ -57,6 +58,34 @@ def following() -> None:
         choose_then_report("08_following", about, follow_one, "agreement", rates, change=change)
 
 
+@cache
+def exact(seed: int) -> torch.Tensor:
+    """What the seed's teacher answers on its part."""
+    return teacher_logits(TEACHERS[seed % 10], part_of(seed).x)
+
+
+def advice_one(per_class: int, steps: int, width: int, lr: float, seed: int) -> dict:
+    """A ConvNet(width) taught at T = 4 on so many images, all 10,000 or its own: agreement there and on new ones."""
+    images = TRAIN if per_class == 1000 else TRAIN.sample(per_class, seed)
+    student, part = ConvNet(width, dropout=0.0, seed=seed), part_of(seed)
+    v = teacher_logits(TEACHERS[seed % 10], images.x)
+    fit(student, images, soft(4), v, steps=steps, lr=lr, seed=seed)
+    z = teacher_logits(student, part.x)
+    seen = agreement(teacher_logits(student, images.x), v)
+    return {"seen": seen, "agreement": agreement(z, exact(seed)), "accuracy": accuracy(z, part.y)}
+
+
+def advice() -> None:
+    """Is the purchase that the larger part names the best one? Two students, and each of the three purchases."""
+    about = "Agreement with the teacher and accuracy (%) of ConvNet(width), T = 4; seeds 0 to 9 on test"
+    for per_class, steps, width in (
+        (100, 75, 4), (10, 75, 4), (1000, 75, 4), (10, 300, 4), (100, 75, 16), (10, 75, 16),
+    ):  # fmt: skip
+        setting = {"per_class": per_class, "steps": steps, "width": width}
+        rates = {"lr": (0.003, 0.01, 0.03, 0.1) + ((0.3,) if (per_class, width) == (10, 4) else ())}
+        choose_then_report("08_advice", about, advice_one, "agreement", rates, **setting)
+
+
 # ----------------------------------------------------------------------------------------------- the temperature
 
 
@@ -64,6 +93,11 @@ def temperature_one(width: int, per_class: int, T: float, lr: float, seed: int) 
     """An MLP taught at T; on 100 and on all validation images, and (reported seeds only) on test."""
     images, student = TRAIN.sample(per_class, seed), MLP(784, width, 10, seed=seed)
     fit(student, images, soft(T), teacher_logits(TEACHERS[seed % 10], images.x), steps=600, lr=lr, seed=seed)
+    return scores(student, seed)
+
+
+def scores(student: MLP, seed: int) -> dict:
+    """Accuracy (%) on all validation images, on the seed's own hundred of them, and on test."""
     z = teacher_logits(student, VAL.x)
     few = torch.randperm(len(VAL), generator=torch.Generator().manual_seed(seed))[:100]
     test = float("nan") if seed in TUNING else accuracy(teacher_logits(student, TEST.x), TEST.y)
@@ -73,9 +107,35 @@ def temperature_one(width: int, per_class: int, T: float, lr: float, seed: int) 
 def temperature() -> None:
     about = "Accuracy (%) of MLP(784, width, 10), 600 steps at temperature T, α = 1; seeds 0 to 9"
     rates = {"lr": (0.0003, 0.001, 0.003, 0.01, 0.03)}
-    for width, per_class, T in product((8, 128), (10, 300), (1.0, 2.0, 4.0, 8.0, 16.0)):
+    for width, per_class, T in product((8, 128), (10, 300), TEMPERATURES):
         setting = {"width": width, "per_class": per_class, "T": T}
         choose_then_report("08_temperature", about, temperature_one, "val", rates, **setting)
+
+
+@cache
+def together(width: int, per_class: int, lr: float) -> dict:
+    """The students of all temperatures and reported seeds at one rate, by (T, seed): `fit`, to rounding."""
+    images = [TRAIN.sample(per_class, s) for s in REPORTED]
+    answers = [teacher_logits(TEACHERS[s], i.x) for s, i in zip(REPORTED, images, strict=True)]
+    keys = list(product(TEMPERATURES, REPORTED))
+    students = [MLP(784, width, 10, seed=s) for _, s in keys]
+    fit_many(
+        students, [images[s] for _, s in keys], [soft(T) for T, _ in keys],
+        [answers[s] for _, s in keys], steps=600, lr=lr, seeds=[s for _, s in keys],
+    )  # fmt: skip
+    return dict(zip(keys, students, strict=True))
+
+
+def rate_one(width: int, per_class: int, lr: float, T: float, seed: int) -> dict:
+    return scores(together(width, per_class, lr)[T, seed], seed)
+
+
+def rates() -> None:
+    """Narrow students of 100 images, three rates at every T: what a hundred images can choose among, seed by seed."""
+    about = "Accuracy (%) of MLP(784, width, 10), 600 steps at T; three rates for each; seeds 0 to 9"
+    keys = ("width", "per_class", "lr", "T", "seed")
+    grid = product((8,), (10,), (0.001, 0.003, 0.01), TEMPERATURES, REPORTED)
+    run_all("08_rates", about, [dict(zip(keys, values, strict=True)) for values in grid], rate_one)
 
 
 def room_one(width: int, T: float, steps: int, lr: float, seed: int) -> dict:
@@ -85,7 +145,7 @@ def room_one(width: int, T: float, steps: int, lr: float, seed: int) -> dict:
     v = teacher_logits(teacher, images.x)
     fit(student, images, soft(T), v, steps=steps, lr=lr, seed=seed)
     z, new = teacher_logits(student, images.x), teacher_logits(student, part.x)
-    found = {"seen": agreement(z, v), "agreement": agreement(new, teacher_logits(teacher, part.x))}
+    found = {"seen": agreement(z, v), "agreement": agreement(new, exact(seed))}
     return {**found, "accuracy": accuracy(new, part.y)}
 
 
@@ -99,9 +159,15 @@ def room() -> None:
         if width == 8 or steps == 600:
             setting = {"width": width, "T": T, "steps": steps}
             choose_then_report("08_room", about, room_one, "accuracy", rates, **setting)
+    rates = {"lr": (0.003, 0.01, 0.03)}
+    for width, T in product((9, 16, 32), (2.0, 16.0)):
+        setting = {"width": width, "T": T, "steps": 600}
+        choose_then_report("08_room", about, room_one, "accuracy", rates, **setting)
 
 
 if __name__ == "__main__":
     following()
+    advice()
     temperature()
+    rates()
     room()

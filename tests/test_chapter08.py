@@ -13,6 +13,7 @@ from companion.models import MLP
 from companion.training import fit, teacher_logits
 from experiments import chapter08
 from experiments.common import stored
+from tests.test_notebooks import ROOT, defined
 
 
 @pytest.mark.equation("eq-not-followed")
@@ -35,6 +36,25 @@ def test_a_student_with_room_and_steps_has_nothing_unfitted():
         assert not_fitted + not_generalised == pytest.approx(missing)
     assert before[0] > 50
     assert after[0] == 0 and after[1] > 20
+
+
+def test_the_pages_two_parts_take_own_images_first():
+    """Counted by hand: wrong on 1 of 4 of its own images, and on 2 of 4 new ones: 25 + 25, not 50 − 25."""
+    needs = "from companion.metrics import agreement\nfrom companion.training import predict"
+    missed = defined(ROOT / "chapters/08_outlook.ipynb", "def missed", needs)["missed"]
+    own, new = (data.Split(torch.eye(4) * k, torch.arange(4)) for k in (1.0, 2.0))
+
+    class Said(torch.nn.Module):
+        def __init__(self, own, new):
+            super().__init__()
+            self.said = {1.0: torch.tensor(own), 2.0: torch.tensor(new)}
+
+        def forward(self, x):
+            return torch.eye(4)[self.said[x.max().item()]]
+
+    teacher = Said([0, 1, 2, 3], [3, 2, 1, 0])
+    assert missed(Said([0, 1, 2, 0], [3, 2, 0, 1]), teacher, own, new) == pytest.approx((25, 25))
+    assert missed(Said([0, 0, 0, 0], [3, 2, 1, 0]), teacher, own, new) == pytest.approx((75, -75))
 
 
 @pytest.mark.equation("eq-regret")
@@ -101,3 +121,23 @@ def test_a_narrow_student_at_a_high_temperature_comes_back_as_stored():
     (row,) = rows[rows["seed"] == 3]
     found = chapter08.room_one(width=8, T=16.0, steps=600, lr=float(row["lr"]), seed=3)
     assert [found[k] for k in found] == pytest.approx([row[k] for k in found], abs=1.5)
+
+
+def test_a_student_of_few_steps_comes_back_as_stored():
+    rows = stored("08_advice")
+    kind = (rows["per_class"] == 10) & (rows["steps"] == 75) & (rows["width"] == 4)
+    (row,) = rows[kind & (rows["seed"] == 3)]
+    found = chapter08.advice_one(per_class=10, steps=75, width=4, lr=float(row["lr"]), seed=3)
+    assert [found[k] for k in found] == pytest.approx([row[k] for k in found], abs=1.5)
+
+
+def test_the_fifteen_students_of_a_rule_are_those_of_the_sweep():
+    """`fit_many` makes what `fit` made, to rounding: the rate that the sweep chose is found among a seed's three."""
+    sweep, tried = stored("08_temperature"), stored("08_rates")
+    sweep = sweep[(sweep["seed"] < 10) & (sweep["width"] == 8) & (sweep["per_class"] == 10)]
+    keys = ["width", "per_class", "T", "lr", "seed"]
+    by_key = {tuple(row[keys].tolist()): row for row in tried}
+    assert len(by_key) == len(tried) == 5 * 3 * 10
+    off = [abs(by_key[tuple(row[keys].tolist())]["test"] - row["test"]) for row in sweep]
+    assert len(off) == 50
+    assert np.median(off) < 0.1
