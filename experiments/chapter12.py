@@ -261,6 +261,27 @@ def ask_fewer() -> None:
         ask(kind, 100 * images, (*SHIFTS, 8, 14))
 
 
+def far() -> None:
+    """Every distance that validation compared, on test images: ten runs each, at the rate that it chose there."""
+    about = (
+        "As 12_questions, at every distance; each with the learning rate that is best for it on validation"
+    )
+    rows = stored("12_questions")
+    rows = rows[(rows["part"] == "val") & (rows["steps"] == 500)]
+    for kind, n in (
+        ("rolled", 10_000),
+        ("rolled not anew", 10_000),
+        ("30 rolled", 3000),
+        ("10 rolled", 1000),
+    ):
+        here = rows[(rows["kind"] == kind) & (rows["n"] == n)]
+        for shift in sorted({int(k) for k in here["shift"]}):
+            of = here[here["shift"] == shift]
+            lr = max(sorted({float(r) for r in of["lr"]}), key=lambda r: of["accuracy"][of["lr"] == r].mean())
+            fixed = {"kind": kind, "n": n, "steps": 500, "shift": shift, "lr": lr}
+            run_all("12_far", about, [{**fixed, "seed": s} for s in REPORTED], question_one)
+
+
 # ------------------------------------------------------------------- was it learned, or only learned by heart?
 
 
@@ -387,45 +408,59 @@ def judged() -> None:
 # -------------------------------------------------------------------- are they right where a question lies near?
 
 
-def by_fifths(near, values) -> list[float]:
-    """Mean of values (1000,) in each fifth of the images, from those with the least near (1000,) to the most."""
-    return values.double()[near.argsort()].view(5, -1).mean(1).tolist()
-
-
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def follows(kind: str, lr: float, seeds: tuple) -> dict:
-    """Where (100 or 0) the student of 1,000 questions gives its teacher's name, on 1,000 test images: seed → (1000,)."""
-    students, clothes = students_of(kind, 1000, 500, 0, lr, seeds, "shipped")[0], TEST.x[:1000]
+    """Where (100 or 0) the student of 1,000 questions gives its teacher's name, on test images: seed → (10000,)."""
+    students, clothes = students_of(kind, 1000, 500, 0, lr, seeds, "shipped")[0], TEST.x
     said = {seed: teacher_logits(TEACHERS[seed % 10], clothes).argmax(-1) for seed in seeds}
     return {seed: 100.0 * (predict(students[seed], clothes).argmax(-1) == said[seed]) for seed in seeds}
 
 
-def apart_one(kind: str, lr: float, lr_new: float, seed: int) -> dict:
-    """Fifths of 1,000 test images by how near their nearest question lies: there, who agrees with the teacher?"""
-    clothes, asked = TEST.x[:1000], questions(kind, 1000, 0, seed)
-    own, new = follows(kind, lr, group(seed))[seed], follows("real", lr_new, group(seed))[seed]
-    near = nearness(TEACHERS[seed % 10], asked, clothes)
-    pixels = -torch.cdist(clothes.flatten(1), asked.flatten(1)).amin(1)
+CLASSES = {"all": range(10), "asked": range(5), "shirts": (6,), "shoes and bags": (5, 7, 8, 9)}
+
+
+@lru_cache(maxsize=10)
+def nearness_of_test(kind: str, seed: int) -> torch.Tensor:
+    """Nearness (%) of 1,000 questions of one kind to every test image: (10000,)."""
+    asked = questions(kind, 1000, 0, seed)
+    return torch.cat([nearness(TEACHERS[seed % 10], asked, part) for part in TEST.x.split(1000)])
+
+
+def fifths_in_classes(near, values, y, classes) -> list[float]:
+    """Mean of values (N,) in each fifth of a class, from the least near (N,) to the most; mean over the classes."""
+    cut_up = []
+    for c in classes:
+        here = near[y == c].argsort()
+        parts = values.double()[y == c][here].tensor_split(5)
+        cut_up.append(torch.stack([part.mean() for part in parts]))
+    return torch.stack(cut_up).mean(0).tolist()
+
+
+def within_one(kind: str, classes: str, lr: float, lr_new: float, seed: int) -> dict:
+    """Fifths of each class by how near the questions lie: who agrees with the teacher there, if the class is held?"""
+    near, among = nearness_of_test(kind, seed), CLASSES[classes]
+    own = follows(kind, lr, group(seed))[seed]
+    new = follows("real", lr_new, group(seed))[seed]
     found = {
-        "near": by_fifths(near, near),
-        "agrees": by_fifths(near, own),
-        "new": by_fifths(near, new),  # the student of new images, on the same fifths
-        "pixels": by_fifths(pixels, own),
+        name: fifths_in_classes(near, values, TEST.y, among)
+        for name, values in {"near": near, "agrees": own, "new": new}.items()
     }
     return {"part": "test"} | {f"{name}{i}": v for name, part in found.items() for i, v in enumerate(part)}
 
 
-def apart() -> None:
+def within() -> None:
     about = (
-        "Fifths of 1000 test images, from far to near the questions: nearness; agreement (%) of the set's student"
-        " and of new images' student; pixels: the set's student, fifths by pixel distance"
+        "Fifths of each class of the test images, from far to near the questions, mean over the classes: nearness;"
+        " agreement (%) of the set's student and of new images' student"
     )
     rows = stored("12_questions")
     rows = rows[(rows["n"] == 1000) & (rows["part"] == "test") & (rows["steps"] == 500)]
     rate = {kind: float(rows["lr"][rows["kind"] == kind][0]) for kind in SOURCES}
     for kind, lr in rate.items():
-        grid = [{"kind": kind, "lr": lr, "lr_new": rate["real"], "seed": s} for s in REPORTED]
-        run_all("12_apart", about, grid, apart_one)
+        fixed = {"kind": kind, "lr": lr, "lr_new": rate["real"]}
+        among = CLASSES if kind == "half" else ("all",)
+        grid = [{**fixed, "classes": c, "seed": s} for c in among for s in REPORTED]
+        run_all("12_within", about, grid, within_one)
 
 
 # ---------------------------------------------------------------------------------- classes that were never shown
@@ -753,10 +788,11 @@ if __name__ == "__main__":
     teachers()
     ask_rest()
     ask_fewer()
+    far()
     fresh()
     near()
     judged()
-    apart()
+    within()
     missing()
     pick()
     names()

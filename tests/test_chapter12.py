@@ -338,21 +338,44 @@ def test_nearness_judged_with_few_images_is_made_again():
     assert whole["same_order"] == 100 and whole["off"] == pytest.approx(0, abs=1e-9)
 
 
-def test_fifths_go_from_far_to_near_and_one_run_of_them_is_made_again():
-    near = torch.randperm(1000, generator=seeded())
-    assert chapter12.by_fifths(near, near) == pytest.approx([99.5, 299.5, 499.5, 699.5, 899.5])
-    rows = stored("12_apart")
-    assert len(rows) == 10 * len(chapter12.SOURCES)
-    row = rows[(rows["kind"] == "half") & (rows["seed"] == 4)][0]
-    again = chapter12.apart_one("half", float(row["lr"]), float(row["lr_new"]), 4)
+def test_each_class_is_cut_into_fifths_of_its_own():
+    near = torch.cat([torch.arange(10), 100 + torch.arange(20).flip(0)])
+    y = torch.tensor([3] * 10 + [8] * 20)
+    values = torch.cat([torch.arange(10), torch.arange(20)])  # rise with near in class 3, fall in class 8
+    cut = chapter12.fifths_in_classes
+    assert cut(near, values, y, (3,)) == pytest.approx([0.5, 2.5, 4.5, 6.5, 8.5])
+    assert cut(near, values, y, (8,)) == pytest.approx([17.5, 13.5, 9.5, 5.5, 1.5])
+    assert cut(near, values, y, (3, 8)) == pytest.approx([9, 8, 7, 6, 5])  # each class counts the same
+
+
+def test_fifths_within_the_classes_are_made_again():
+    rows = stored("12_within")
+    assert len(rows) == 10 * (len(chapter12.SOURCES) + 3)
+    row = rows[(rows["kind"] == "half") & (rows["classes"] == "asked") & (rows["seed"] == 4)][0]
+    again = chapter12.within_one("half", "asked", float(row["lr"]), float(row["lr_new"]), 4)
     for column in again:
         if column != "part":
-            assert again[column] == pytest.approx(row[column], abs=1.5), column
-    nearness = stored("12_nearness")
-    for kind in chapter12.SOURCES:  # the fifths' mean is the nearness of the set
-        here, whole = (t[(t["kind"] == kind) & (t["seed"] == 7)] for t in (rows, nearness))
-        mean = np.mean([here[f"near{i}"][0] for i in range(5)])
-        assert mean == pytest.approx(whole["nearness"][whole["n"] == 1000][0], abs=0.01)
+            assert again[column] == pytest.approx(row[column], abs=1.0), column
+    half = rows[(rows["kind"] == "half") & (rows["seed"] == 6)]
+    mean = {
+        c: np.mean([half[f"near{i}"][half["classes"] == c][0] for i in range(5)]) for c in chapter12.CLASSES
+    }
+    parts = 5 * mean["asked"] + mean["shirts"] + 4 * mean["shoes and bags"]
+    assert parts / 10 == pytest.approx(mean["all"], abs=0.01)
+
+
+def test_every_distance_has_the_rate_that_validation_chose_and_one_is_made_again():
+    rows, tried = stored("12_far"), stored("12_questions")
+    assert len(rows) == 10 * (4 + 3 + 5 + 5) and (rows["part"] == "test").all()
+    val = tried[(tried["part"] == "val") & (tried["steps"] == 500)]
+    for kind, shift in {(str(r["kind"]), int(r["shift"])) for r in rows}:
+        here = rows[(rows["kind"] == kind) & (rows["shift"] == shift)]
+        of = val[(val["kind"] == kind) & (val["shift"] == shift) & (val["n"] == here["n"][0])]
+        score = {lr: of["accuracy"][of["lr"] == lr].mean() for lr in set(of["lr"])}
+        assert sorted(here["seed"]) == list(range(10)) and set(here["lr"]) == {max(score, key=score.get)}
+    row = rows[(rows["kind"] == "10 rolled") & (rows["shift"] == 4) & (rows["seed"] == 2)][0]
+    again = chapter12.question_one("10 rolled", 1000, 500, 4, float(row["lr"]), 2)
+    assert again["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
 
 
 def test_the_commonest_answer_is_counted():
