@@ -303,6 +303,27 @@ def pictures() -> None:
             choose_then_report("06_pictures", about, picture_one, "information", {}, kind=kind, moved=moved)
 
 
+def spread_one(kind: str, directions: int, seed: int) -> dict:
+    """In how many directions a set varies that keeps its first ones: how many hold 99 % of its variance."""
+    x = questions(kind, seed)
+    if directions < x.shape[1]:
+        x = flattened(x, directions)
+    part = torch.linalg.svdvals((x - x.mean(0)).double()).square()
+    first_8 = 100 * part[:8].sum() / part.sum()
+    hold = int((part.cumsum(0) < 0.99 * part.sum()).sum()) + 1
+    return {"part": part_of(seed), "hold_99": hold, "first_8": first_8.item()}
+
+
+def spread() -> None:
+    about = (
+        "Transfer sets: directions that hold 99 % of the variance, and the share (%) that the first 8 hold"
+    )
+    sets = ("digits", "rolled", "pixels shuffled", "7s and 8s", "noise", "clothes", "negatives", "turned")
+    for kind, directions in (*((k, 64) for k in sets), *(("clothes", k) for k in (2, 4, 8, 16, 32))):
+        fixed = {"kind": kind, "directions": directions}
+        choose_then_report("06_spread", about, spread_one, "hold_99", {}, **fixed)
+
+
 def kept_one(kind: str, directions: int, seed: int) -> dict:
     """The set of 06_carried that keeps its first principal directions, before any student: what its answers tell."""
     x = flattened(questions(kind, seed), directions)
@@ -472,6 +493,7 @@ if __name__ == "__main__":
     transfer_sets()
     carried()
     pictures()
+    spread()
     kept()
     stretched()
     matched()

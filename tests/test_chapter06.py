@@ -162,6 +162,13 @@ def test_all_397_labels_are_not_those_that_judge():
         assert learned == 397
 
 
+def test_directions_of_a_set_that_keeps_a_few():
+    """`spread_one`: a set of k directions has at most k that hold 99 %, and the first 8 hold all of 8."""
+    for k in (2, 8):
+        found = chapter06.spread_one("clothes", k, 0)
+        assert found["hold_99"] == k and found["first_8"] == pytest.approx(100)
+
+
 def test_moved_onto_the_digits_the_turned_ones_teach(digits):
     """One image, added to every turned digit, is enough: the student then reads upright digits."""
     train, test, turned, _, teacher = digits
@@ -235,6 +242,7 @@ def test_check_of_the_information(hint, capsys):
         ("06_carried", chapter06.carried_one, {"kind": "clothes", "directions": 8, "moved": 0}),
         ("06_carried", chapter06.carried_one, {"kind": "turned", "directions": 64, "moved": 1}),
         ("06_kept", chapter06.kept_one, {"kind": "clothes", "directions": 8}),
+        ("06_spread", chapter06.spread_one, {"kind": "clothes", "directions": 64}),
         ("06_stretched", chapter06.stretched_one, {"kind": "negatives", "contrast": 2.0}),
         ("06_matched", chapter06.matched_one, {"kind": "negatives", "contrast": 1.0}),
         ("06_all_labels", chapter06.all_labels_one, {"domain": "20°", "loss": "hard"}),
@@ -250,7 +258,7 @@ def test_stored_runs_come_back(name, one, setting):
     (row,) = rows
     chosen = {key: float(row[key]) for key in ("T", "alpha", "lr") if key in rows.dtype.names}
     found = one(**setting, **chosen, seed=0)
-    near = {"accuracy": 1.6, "copied": 1.6, "unlike": 0.3, "information": 0.03}
+    near = {"accuracy": 1.6, "copied": 1.6, "unlike": 0.3, "information": 0.03, "hold_99": 1, "first_8": 0.5}
     assert set(found) & set(near)
     for key in set(found) & set(near):
         assert found[key] == pytest.approx(row[key], abs=near[key]), key
