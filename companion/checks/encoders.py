@@ -8,47 +8,39 @@ from torch import Tensor
 from ._compare import compare
 
 
-def static_vector(attempt: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
-    """Checks attempt(ids, table, weight, up) → eq-static: W Σ w_t e_t over the text's tokens, of length 1."""
+def rows_width(attempt: Callable[[Tensor, float], int]) -> None:
+    """Checks attempt(answers, share), answers (V, m) → how many main directions keep that share of the squares."""
     generator = torch.Generator().manual_seed(16)
     cases = []
-    for tokens, (size, width, out) in [
-        ((4, 1, 4, 0), (6, 3, 5)),
-        ((2, 7), (9, 4, 2)),
-        ((5, 5, 3), (6, 2, 4)),
-    ]:
-        table, up = (
-            torch.randn(shape, generator=generator, dtype=torch.double)
-            for shape in ((size, width), (out, width))
-        )
-        weight = 0.2 + torch.rand(size, generator=generator, dtype=torch.double)
-        cases.append((torch.tensor(tokens), table, weight, up))
+    for tokens, m, share in [(60, 12, 0.8), (40, 9, 0.95), (7, 20, 0.97), (80, 10, 0.6)]:
+        falling = 0.8 ** torch.arange(m, dtype=torch.double)
+        turn = torch.linalg.qr(torch.randn(m, m, generator=generator, dtype=torch.double))[0]
+        noise = torch.randn(tokens, m, generator=generator, dtype=torch.double)
+        cases.append(((noise * falling + 0.5) @ turn, share))
 
-    def unit(v):
-        return v / v.norm()
+    def squares(answers):
+        return torch.linalg.svdvals(answers) ** 2
 
-    def summed(ids, table, weight):
-        return (weight[ids, None] * table[ids]).sum(0)
+    def first(kept, share):
+        return int((kept.cumsum(0) / kept.sum() < share).sum()) + 1
 
     compare(
-        "static_vector", attempt, lambda i, e, w, up: unit(up @ summed(i, e, w)), cases,
+        "rows_width", attempt, lambda a, share: first(squares(a), share), cases,
         {
-            "its length is not 1: divide by the norm, at the end.": lambda i, e, w, up: up @ summed(i, e, w),
-            "the token weights are missing.": lambda i, e, w, up: unit(up @ e[i].sum(0)),
-            "a token that stands twice in the text counts twice.":
-                lambda i, e, w, up: unit(up @ summed(i.unique(), e, w)),
-            "the sum is divided by its length before W: W comes first.":
-                lambda i, e, w, up: up @ unit(summed(i, e, w)),
-            "each token's vector is made a unit vector first: only the text's is.":
-                lambda i, e, w, up: unit(up @ (w[i, None] * e[i] / e[i].norm(dim=1, keepdim=True)).sum(0)),
-            "W is missing: the vector has the width of the table, not the teacher's.":
-                lambda i, e, w, up: unit(summed(i, e, w)),
-            "all tokens of the table are summed: take the text's, table[ids].":
-                lambda i, e, w, up: unit(up @ (w[:, None] * e).sum(0)),
-            "the weight is taken of the place in the text, not of the token: weight[ids].":
-                lambda i, e, w, up: unit(up @ (w[: len(i), None] * e[i]).sum(0)),
+            "one too few: with these directions the share is not reached yet.":
+                lambda a, share: first(squares(a), share) - 1,
+            "the lengths are added up: it is their squares that are kept.":
+                lambda a, share: first(squares(a).sqrt(), share),
+            "the weakest directions are taken first: begin with the longest.":
+                lambda a, share: first(squares(a).flip(0), share),
+            "the mean is taken away first: the lines go through the origin.":
+                lambda a, share: first(squares(a - a.mean(0)), share),
+            "the columns as they stand are no main directions: take the singular values.":
+                lambda a, share: first((a**2).sum(0), share),
+            "that is how many numbers an answer has: fewer keep this share.": lambda a, share: a.shape[1],
+            "that is the share of the directions, not of the squares.":
+                lambda a, share: round(share * min(a.shape)),
         },
-        student=1,
     )  # fmt: skip
 
 
