@@ -183,6 +183,41 @@ def test_a_cut_on_the_page_leaves_out_these_blocks_and_copies_the_rest(page):
         assert short.blocks[i].q.weight is not model.blocks[j].q.weight
 
 
+def test_the_loss_on_the_page_leaves_out_the_last_row_and_spares_the_teacher():
+    """A last row that predicts nothing must not count; the teacher gets no gradient."""
+    first = "import torch\nfrom companion.tokens import forward_kl_loss"
+    names = defined(ROOT / "chapters/14_tokens.ipynb", "def answers_loss", first)
+    z, v = (x[None].float().requires_grad_() for x in two_sides(4, 6))
+    names["teacher"] = lambda ids: v
+    loss = names["answers_loss"](lambda ids: z, torch.zeros(1, 4).long())
+    p, q = (softmax(x[0, :3].detach().double().numpy(), -1) for x in (v, z))
+    assert loss.item() == pytest.approx(rel_entr(p, q).sum(-1).mean(), rel=1e-5)
+    loss.backward()
+    assert v.grad is None and z.grad[0, 3].abs().sum() == 0 and z.grad[0, :3].abs().sum() > 0
+
+
+def test_the_loop_on_the_page_heals_what_stands_above_the_gap_and_leaves_the_rest():
+    heal = defined(ROOT / "chapters/14_tokens.ipynb", "def heal", "import torch\nfrom torch import nn")[
+        "heal"
+    ]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        student = SmolLM2(11, 16, 4, 2, 24, len(LETTERS)).eval()
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    ids = torch.randint(len(LETTERS), (8, 2, 6), generator=torch.Generator().manual_seed(1))
+    rates = []
+
+    def loss_of(model, ids):
+        return model(ids)[:, :-1].flatten(0, 1).logsumexp(-1).mean()
+
+    losses = heal(student, ids, loss_of, lambda step: rates.append(step) or 1e-2)
+    assert rates == list(range(8)) and len(losses) == 8 and losses[-1] < losses[0]
+    for name, p in student.named_parameters():
+        assert torch.equal(p, before[name]) != (name.split(".")[:2] in (["blocks", "9"], ["blocks", "10"])), (
+            name
+        )
+
+
 # ------------------------------------------------------------------------------------------------ the equations
 
 
@@ -274,3 +309,8 @@ def test_a_student_with_another_tokenizer_comes_back_as_stored(way, words):
     (row,) = rows[(rows["way"] == way) & (rows["words"] == words) & (rows["seed"] == 3)]
     found = texts.one(way, words, float(row["weight"]), float(row["lr"]), 3)
     assert found["bits"] == pytest.approx(row["bits"], abs=0.01)
+
+
+def test_twice_the_text_is_a_second_lesson_and_not_the_first_again():
+    assert texts.lesson(3) != texts.lesson(1003) and len(texts.lesson(1003)) == texts.CHARACTERS
+    assert texts.WAYS["twice the text"][0] == 2

@@ -292,6 +292,12 @@ EXERCISES = (
              (1, 10): "those are the bits of the whole text; divide by its ten characters.",
              (1, 0.7): "that is in nats: take the logarithm to the base 2.",
          }, within=0.02), kind="predict"),
+    _row("text_or_answers", "14_tokens", 1, "language", "Text or answers?",
+         choice("text_or_answers", ("answers", "text", "text"), {
+             (0, "text"): "the teacher knows this text, so in bits the two are alike; what else is asked here?",
+             (1, "answers"): "compare the teacher with the copy after its lesson, and not before it.",
+             (2, "answers"): "the teacher knows this text, so in bits the two are alike; which one costs money?",
+         }), kind="choose"),
     _row("lost_share", "15_own_words", 1, "transfer set", "Slip less, or recover?", choice("lost_share", (20, "back"), {
         (0, 2): "that is the error along the teacher's words; left alone it is lost for longer than a word.",
         (0, 0.2): "in per cent.",
