@@ -309,8 +309,3 @@ def test_a_student_with_another_tokenizer_comes_back_as_stored(way, words):
     (row,) = rows[(rows["way"] == way) & (rows["words"] == words) & (rows["seed"] == 3)]
     found = texts.one(way, words, float(row["weight"]), float(row["lr"]), 3)
     assert found["bits"] == pytest.approx(row["bits"], abs=0.01)
-
-
-def test_twice_the_text_is_a_second_lesson_and_not_the_first_again():
-    assert texts.lesson(3) != texts.lesson(1003) and len(texts.lesson(1003)) == texts.CHARACTERS
-    assert texts.WAYS["twice the text"][0] == 2
