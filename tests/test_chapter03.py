@@ -150,6 +150,21 @@ def test_teacher_and_student_need_the_same_classes(logits):
         losses.kd_loss(z, v[:, :4], 4)
 
 
+def test_the_short_form_is_the_soft_term_and_mean_divides_by_the_classes():
+    """In the example by hand: 0.0784, as the text says, and 0.0261 with reduction="mean"."""
+    log_p, log_q = (x.log_softmax(-1) for x in (torch.tensor([[1, 0.5, 0]]), torch.zeros(1, 3)))
+    by_lines = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    assert F.kl_div(log_q, log_p.exp(), reduction="batchmean").item() == pytest.approx(
+        by_lines.item(), rel=1e-5
+    )
+    assert by_lines.item() == pytest.approx(0.0784, abs=5e-5)
+    summed = F.kl_div(log_q, log_p.exp(), reduction="none")
+    assert summed.mean().item() == pytest.approx(0.0261, abs=5e-5)
+    assert F.kl_div(log_p, log_q.exp(), reduction="batchmean").item() != pytest.approx(
+        by_lines.item(), rel=0.01
+    )
+
+
 def test_the_ten_lines_are_fit_with_distillation_loss(images):
     """The chapter's loop, in float64: the same weights as `fit`."""
     y, T, alpha = torch.arange(20) % 10, 4, 0.5
