@@ -125,14 +125,14 @@ def test_a_stored_run_on_the_teachers_own_images_comes_back():
 
 @pytest.mark.parametrize("side", ["taught 8", "word equal", "word equal few"])
 def test_a_stored_run_of_a_side_comes_back(side, monkeypatch):
-    """Trained anew with its teacher; another processor may move a few of the ten thousand images."""
+    """Trained anew with its teacher; another processor moves some of the ten thousand images, 61 were seen."""
     rows = np.genfromtxt(SIZES, skip_header=3, delimiter=",", names=True, dtype=None, encoding="utf-8")
     rows = rows[(rows["part"] == "test") & (rows["steps"] == 300) & (rows["seed"] == 3)]
     stored = {str(row["side"]): row for row in rows}
     rates = {(name, 300): float(row["lr"]) for name, row in stored.items()}
     monkeypatch.setattr(chapter01, "RATE", rates)
     found = chapter01.one(side, 300, rates[side, 300], 3)
-    assert found == {"part": "test", "accuracy": pytest.approx(stored[side]["accuracy"], abs=0.5)}
+    assert found == {"part": "test", "accuracy": pytest.approx(stored[side]["accuracy"], abs=1)}
 
 
 def test_with_what_the_batch_norms_keep_the_small_network_still_fits():
