@@ -37,14 +37,15 @@ def alike(one, other) -> bool:
         )
     if isinstance(one, str):
         return isinstance(other, str) and words(one) == words(other)
-    if isinstance(one, list) and not (isinstance(other, list) and len(one) == len(other)):
+    if isinstance(one, float):
+        return isinstance(other, int | float) and near([one], [other])
+    if not isinstance(one, list):
+        return one == other  # whole numbers, True, False, None
+    if shape(one) != shape(other):
         return False
     if (numbers := flat(one)) is not None:
-        others = flat(other)
-        return others is not None and len(numbers) == len(others) and near(numbers, others)
-    if isinstance(one, list):
-        return all(map(alike, one, other))
-    return one is other  # True, False, None
+        return near(numbers, flat(other))
+    return all(map(alike, one, other))
 
 
 def words(text: str) -> str:
@@ -52,20 +53,27 @@ def words(text: str) -> str:
     return "IMAGE" if text.startswith("data:image/") else re.sub(r"−?\d[\d.,]*", "#", text)
 
 
+def shape(values):
+    """How nested lists are nested; of what is in them only whether it is a number."""
+    if isinstance(values, list):
+        return [shape(value) for value in values]
+    return isinstance(values, int | float) and not isinstance(values, bool)
+
+
 def flat(values) -> list[float] | None:
     """The numbers of nested lists, one after the other; None if something else is in them."""
     if isinstance(values, list):
         parts = [flat(value) for value in values]
         return None if not parts or None in parts else [number for part in parts for number in part]
-    return [values] if isinstance(values, int | float) and not isinstance(values, bool) else None
+    return [values] if shape(values) else None
 
 
 def near(numbers: list[float], others: list[float]) -> bool:
-    """A goal's list says 0 or 1 of each place, and a place at its border may change sides."""
+    """On average over the array; of a goal's zeros and ones, one place in six at its border may change sides."""
+    apart = sum(abs(a - b) for a, b in zip(numbers, others, strict=True))
     if {*numbers, *others} <= {0, 1}:
-        return True
-    spread = max(*numbers, *others, 0) - min(*numbers, *others, 0)
-    return sum(abs(a - b) for a, b in zip(numbers, others, strict=True)) <= NEAR * spread * len(numbers)
+        return apart <= max(1, len(numbers) // 6)
+    return apart <= NEAR * (max(*numbers, *others, 0) - min(*numbers, *others, 0)) * len(numbers)
 
 
 def pytest_configure(config):

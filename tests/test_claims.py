@@ -167,8 +167,13 @@ def test_readers_are_not_asked_to_draw_bounds(monkeypatch, capsys):
         checks.claim("it gains", GAIN, above=0.5)
     monkeypatch.delenv("BOOK_SLACK")
     checks.claim("it gains", GAIN, above=0.5)
+    checks.claim("it gains", GAIN, above=-1)
     with pytest.raises(AssertionError):
         checks.claim("it gains", GAIN, above=1.8)
+    with pytest.raises(ValueError, match="the other verdict"):
+        checks.claim("no difference seen between the two", GAIN, between=(-9, 9))
+    with pytest.raises(ValueError, match="no identity"):
+        checks.claim("both are one", 0.1, exact=1)
 
 
 def test_another_device_may_measure_something_else(monkeypatch):

@@ -52,6 +52,19 @@ def other_units(figure):
     figure["data"]["say"][0]["unit"] = "furlongs"
 
 
+def other_goal(figure):
+    figure["data"]["goal"]["reached"] = [[1 - x for x in row] for row in figure["data"]["goal"]["reached"]]
+
+
+def begin_elsewhere(figure):
+    figure["data"]["slider"]["start"] += 1
+
+
+def split(figure):
+    line = lines(figure)[0]
+    line["ys"] = [line["ys"]]
+
+
 def test_last_digits_are_another_processors():
     other = deepcopy(moving())
     for line in lines(other):
@@ -60,7 +73,9 @@ def test_last_digits_are_another_processors():
     assert Figure(moving()) == Figure(other) != moving()
 
 
-@pytest.mark.parametrize("change", [flip, rename, cut, untold, other_units])
+@pytest.mark.parametrize(
+    "change", [flip, rename, cut, untold, other_units, other_goal, begin_elsewhere, split]
+)
 def test_what_else_differs_is_another_figure(change):
     other = deepcopy(moving())
     change(other)
