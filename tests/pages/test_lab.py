@@ -14,9 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from tests.pages.conftest import PAGES, ROOT
 from tests.pages.test_copies import CHAPTERS, RAW, of_page
+from theme.plain import FIGURE, whole
 
 WAIT = 120  # seconds; about ten are enough where nothing else runs
 SETTINGS = {  # what only the test needs: no saving by itself, and every cell drawn at once
@@ -144,8 +146,25 @@ def test_solutions_and_set_up_are_folded(page, lab):
         assert any(f"def {name}(" in text for text in texts), texts
 
 
+def run_here(path: Path) -> None:
+    """Bring a copy's outputs to this processor's last digits."""
+    notebook = nbformat.read(path, as_version=4)
+    stored = {**notebook.metadata}
+    place = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(
+        notebook, timeout=WAIT, record_timing=False, coalesce_streams=True, resources=place
+    ).execute()
+    notebook.metadata = nbformat.from_dict(stored)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if FIGURE in output.get("data", {}):
+                output.data[FIGURE] = whole(output.data[FIGURE])
+    nbformat.write(notebook, path)
+
+
 @pytest.mark.parametrize("name", ["reference/errata.ipynb", "reference/style.ipynb"])
 def test_run_all_and_save_change_nothing_where_nothing_changed(page, lab, name):
+    run_here(lab[1] / name)
     before = (lab[1] / name).read_bytes()
     written = (lab[1] / name).stat().st_mtime_ns
     opened(page, lab, name)
