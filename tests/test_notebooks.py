@@ -69,12 +69,27 @@ def unread(cells_of_code):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             if isinstance(call.func, ast.Name) and call.func.id == "glue":
                 found |= {f"glue: {word.arg}" for word in call.keywords if word.arg and not in_text(word.arg)}
+                found |= {
+                    f"glue: {key}" for word in call.keywords if not word.arg for key in families(word.value)
+                }
     return {name for name in found if not name.startswith("_")}
 
 
 def in_text(name):
     """Does any page print this number, or a part of this interval?"""
     return any(name + part in printed() for part in ("", "_mean", "_low", "_high", "_half", "_n"))
+
+
+def families(given):
+    """Of glue(**{f"ch8_{name}_{n}": …}) the patterns of which no page prints a single name."""
+    made = (node for node in ast.walk(given) if isinstance(node, ast.Dict | ast.DictComp))
+    for key in (key for node in made for key in (node.keys if isinstance(node, ast.Dict) else [node.key])):
+        parts = key.values if isinstance(key, ast.JoinedStr) else [key]
+        pattern = "".join(
+            re.escape(part.value) if isinstance(part, ast.Constant) else r"\w+" for part in parts
+        )
+        if pattern.startswith("ch") and not any(re.fullmatch(pattern, name) for name in printed()):
+            yield pattern
 
 
 @cache
@@ -91,8 +106,9 @@ def test_nothing_is_computed_for_nobody(path):
 
 def test_what_nobody_reads_is_found():
     source = "a, b = 1, 2\nc = a\ndef d():\n    e = 1\nglue(ch17_none=b, ch17_whole=b)\n"
+    source += 'glue(**{f"ch17_none_{n}": b for n in (a, b)}, **{f"ch17_ms_{b}": b, "ch17_no": b})\n'
     hidden = nbformat.v4.new_code_cell(source, metadata={"tags": ["hide-input"]})
-    assert unread([hidden]) == {"c", "d", "glue: ch17_none"}
+    assert unread([hidden]) == {"c", "d", "glue: ch17_none", r"glue: ch17_none_\w+", "glue: ch17_no"}
 
 
 @per_notebook(NOTEBOOKS)
