@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from companion.costs import Plan, bill, bytes_a_token, flops
+from companion.costs import Plan, bill, bytes_a_token, flops, loss_alone, loss_taught
 from companion.scaling import Reader
-from experiments.chapter18 import resumed_one
+from experiments.chapter18 import drawn, form_loss, resumed_one
 from experiments.common import stored
 
 
@@ -144,3 +144,68 @@ def test_what_goes_on_from_a_checkpoint_leaves_it_as_it_is():
     for missing in ("order", "schedule", "nothing"):
         (row,) = rows[(rows["missing"] == missing) & (rows["seed"] == 0) & (rows["after"] == 10)]
         assert resumed_one(missing, 0, 10)["fresh"] == pytest.approx(row["fresh"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weights", "tokens", "nats"),
+    [(7.75e9, 20 * 7.75e9, 2.004), (546e6, 20 * 546e6, 2.515), (70e9, 2e12, 1.721)],  # by hand, of table 6
+)
+def test_the_loss_of_a_model_that_learns_alone(weights, tokens, nats):
+    assert loss_alone(weights, tokens) == pytest.approx(nats, abs=2e-3)
+    assert loss_alone(weights, 2 * tokens) < loss_alone(weights, tokens) > loss_alone(2 * weights, tokens)
+
+
+def test_the_teacher_is_worth_its_price_to_four_students_and_a_better_one_to_fewer_tokens():
+    teacher, ours = loss_alone(70e9, 2e12), 3e12
+    taught, dearer = (
+        loss_taught(7e9, ours, teacher),
+        bill(Plan())["money_once"] / bill(Plan())["hours_trained"],
+    )
+    assert dearer == pytest.approx(1 + 10 / 9) and round(dearer * 3, 1) == 6.3
+    assert loss_alone(7e9, ours) - taught == pytest.approx(0.0067, abs=1e-4)
+    assert taught - loss_alone(7e9, dearer * ours) == pytest.approx(0.0092, abs=1e-4)
+    wins = {m: loss_alone(7e9, ours * (1 + (dearer - 1) / m)) > taught for m in (3, 4)}
+    assert wins == {3: False, 4: True}
+    assert loss_alone(7e9, 13e12) > loss_taught(7e9, 13e12, teacher)  # of the fold
+    assert loss_alone(7e9, 13.3e12) < loss_taught(7e9, 13.3e12, teacher)
+    better = loss_taught(7e9, ours, loss_alone(70e9, 15e12))  # the gap in capacity
+    assert taught < better < loss_alone(7e9, ours)
+    shared = [loss_alone(7e9, ours * (1 + (dearer - 1) / m)) > better for m in range(1, 40)]
+    assert shared.index(True) == 34
+    assert round(6 * 70e9 * 2e12 / (6 * 7e9 * ours), 1) == 6.7
+
+
+def test_what_the_disk_must_do():
+    step = 64 * 8192
+    assert step == 524_288 and step * bytes_a_token(128_000, 8192, 50)["draws"] == pytest.approx(
+        1.05e8, rel=0.01
+    )
+    assert bill(Plan())["disk_draws"] == 10 * 20e12
+    assert round(6 * 7e9 * 8192 / 4e14, 2) == 0.86
+    assert 12 * 7 / 60 == 1.4  # GB a second, a checkpoint in a minute
+
+
+def test_draws_have_the_teacher_s_answer_on_average_and_the_gradient_of_the_whole_answers():
+    draw = torch.Generator().manual_seed(0)
+    p = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).expand(4000, -1)
+    index = drawn(p, draw)["index"].long()
+    assert index.shape == (4000, 50)
+    shares = torch.zeros(4).scatter_add(0, index.flatten(), torch.ones(index.numel())) / index.numel()
+    assert (shares - p[0]).abs().max() < 0.005
+    pushes = {}
+    for form, said in {
+        "full": {"logits": p.double().log()},
+        "draws": {"index": index},
+    }.items():
+        z = torch.zeros(4000, 4, dtype=torch.float64, requires_grad=True)
+        form_loss(form, z, said).backward()
+        pushes[form] = z.grad.sum(0)
+    assert torch.allclose(pushes["draws"], pushes["full"], atol=0.005)
+    assert torch.allclose(pushes["full"], 0.25 - p[0].double(), atol=1e-6)
+
+
+def test_the_stored_forms_are_compared_on_the_same_seeds():
+    rows = stored("18_forms")
+    assert sorted(set(rows["form"])) == ["draws", "full", "largest"]
+    for form in set(rows["form"]):
+        assert sorted(rows[rows["form"] == form]["seed"]) == list(range(5))
