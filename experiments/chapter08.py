@@ -35,18 +35,30 @@ def part_of(seed: int) -> Split:
 # ------------------------------------------------------------------------------------------- what is passed on
 
 
+@cache
+def exact(seed: int) -> torch.Tensor:
+    """What the seed's teacher answers on its part."""
+    return teacher_logits(TEACHERS[seed % 10], part_of(seed).x)
+
+
+def followed(student, images: Split, loss, steps: int, lr: float, seed: int) -> dict:
+    """Teach it; how often it agrees with its teacher on its own images and on new ones, and its accuracy there."""
+    part, v = part_of(seed), teacher_logits(TEACHERS[seed % 10], images.x)
+    fit(student, images, loss, v, steps=steps, lr=lr, seed=seed)
+    z, seen = teacher_logits(student, part.x), teacher_logits(student, images.x)
+    return {
+        "seen": agreement(seen, v),
+        "agreement": agreement(z, exact(seed)),
+        "accuracy": accuracy(z, part.y),
+    }
+
+
 def follow_one(change: str, lr: float, seed: int) -> dict:
     """A student of 1000 images, 300 steps and width 4, with one of the three (or two) made larger."""
     images = TRAIN if "images" in change else TRAIN.sample(100, seed)
-    steps = 1200 if "steps" in change else 300
     student = ConvNet(16 if "width" in change else 4, dropout=0.0, seed=seed)
-    teacher, part = TEACHERS[seed % 10], part_of(seed)
-    v = teacher_logits(teacher, images.x)
     loss = hard_loss if change == "labels" else soft(4)
-    fit(student, images, loss, v, steps=steps, lr=lr, seed=seed)
-    z, seen = teacher_logits(student, part.x), teacher_logits(student, images.x)
-    alike, right = agreement(z, teacher_logits(teacher, part.x)), accuracy(z, part.y)
-    return {"agreement": alike, "accuracy": right, "on_training_images": agreement(seen, v)}
+    return followed(student, images, loss, 1200 if "steps" in change else 300, lr, seed)
 
 
 def following() -> None:
@@ -58,21 +70,10 @@ def following() -> None:
         choose_then_report("08_following", about, follow_one, "agreement", rates, change=change)
 
 
-@cache
-def exact(seed: int) -> torch.Tensor:
-    """What the seed's teacher answers on its part."""
-    return teacher_logits(TEACHERS[seed % 10], part_of(seed).x)
-
-
 def advice_one(per_class: int, steps: int, width: int, lr: float, seed: int) -> dict:
-    """A ConvNet(width) taught at T = 4 on so many images, all 10,000 or its own: agreement there and on new ones."""
+    """A ConvNet(width) taught at T = 4 on so many images, all 10,000 or its own."""
     images = TRAIN if per_class == 1000 else TRAIN.sample(per_class, seed)
-    student, part = ConvNet(width, dropout=0.0, seed=seed), part_of(seed)
-    v = teacher_logits(TEACHERS[seed % 10], images.x)
-    fit(student, images, soft(4), v, steps=steps, lr=lr, seed=seed)
-    z = teacher_logits(student, part.x)
-    seen = agreement(teacher_logits(student, images.x), v)
-    return {"seen": seen, "agreement": agreement(z, exact(seed)), "accuracy": accuracy(z, part.y)}
+    return followed(ConvNet(width, dropout=0.0, seed=seed), images, soft(4), steps, lr, seed)
 
 
 def advice() -> None:
@@ -130,7 +131,7 @@ def rate_one(width: int, per_class: int, lr: float, T: float, seed: int) -> dict
     return scores(together(width, per_class, lr)[T, seed], seed)
 
 
-def rates() -> None:
+def three_rates() -> None:
     """Narrow students of 100 images, three rates at every T: what a hundred images can choose among, seed by seed."""
     about = "Accuracy (%) of MLP(784, width, 10), 600 steps at T; three rates for each; seeds 0 to 9"
     keys = ("width", "per_class", "lr", "T", "seed")
@@ -139,14 +140,8 @@ def rates() -> None:
 
 
 def room_one(width: int, T: float, steps: int, lr: float, seed: int) -> dict:
-    """What an MLP of 3000 images follows of its teacher: on its own images and on new ones; and its accuracy."""
-    images, student, part = TRAIN.sample(300, seed), MLP(784, width, 10, seed=seed), part_of(seed)
-    teacher = TEACHERS[seed % 10]
-    v = teacher_logits(teacher, images.x)
-    fit(student, images, soft(T), v, steps=steps, lr=lr, seed=seed)
-    z, new = teacher_logits(student, images.x), teacher_logits(student, part.x)
-    found = {"seen": agreement(z, v), "agreement": agreement(new, exact(seed))}
-    return {**found, "accuracy": accuracy(new, part.y)}
+    """An MLP taught at T on 3000 images."""
+    return followed(MLP(784, width, 10, seed=seed), TRAIN.sample(300, seed), soft(T), steps, lr, seed)
 
 
 def room() -> None:
@@ -169,5 +164,5 @@ if __name__ == "__main__":
     following()
     advice()
     temperature()
-    rates()
+    three_rates()
     room()

@@ -8,8 +8,9 @@ The server's answers go to chapters/results/19_answers.jsonl, one line each, as 
 others come from the same weights and the same words, and go to 19_opinions.csv: what the 11 likeliest tokens give to
 "positive" and to "negative". The first 68 reviews are the server's again.
 
-Students learn from these answers, and go to 19_students.csv: a linear layer on the vectors of chapter 16's table. The
-decay of its weights is chosen on reviews of validation films, with their right answers, and it is judged on test films.
+Students learn from these answers, and go to 19_students.csv, 19_few.csv and 19_both.csv: a linear layer on the vectors
+of chapter 16's table. The decay of its weights is chosen on reviews of validation films, with their right answers, and
+it is judged on test films.
 """
 
 import csv
@@ -26,7 +27,7 @@ from companion.remote import ask
 from companion.teachers import minilm, reviews, smollm2
 from companion.tokens import sparse_kd_loss
 from experiments.chapter16 import bags
-from experiments.common import FOLDER, TUNING, choose_then_report
+from experiments.common import FOLDER, TUNING, choose_then_report, run_all
 
 MODEL = "SmolLM2-135M-Instruct"
 SHOTS = (
@@ -43,7 +44,9 @@ SIZES = {"train": 1600, "test": 800, "val": 200}
 AT_ONCE = 20
 KINDS = ("right", "top k", "label", "1 draws", "4 draws", "16 draws")
 NUMBERS = (50, 100, 200, 400, 800, 1600)
+FEW = (2, 5, 10, 25)  # of which each draw differs much: 40 seeds
 DECAYS = (0.003, 0.03, 0.3, 3.0, 30.0)
+SHARES = (0.1, 0.2, 0.5)
 LABELLED = 50  # right answers by which a threshold is moved
 
 
@@ -156,22 +159,22 @@ def targets(kind: str, pick: Tensor, g: torch.Generator) -> Tensor:
     return F.one_hot(drawn, 3).float().mean(1)[:, :2]
 
 
-def layer(x: Tensor, p: Tensor, decay: float, steps: int = 100) -> Tensor:
-    """The weights (385, 3): both classes and the tail."""
-    W = torch.zeros(x.shape[1], 3, requires_grad=True)
-    optimiser, index = torch.optim.Adam([W], lr=0.1), torch.arange(2).expand_as(p)
+def layer(groups: list[tuple[float, Tensor, Tensor]], decay: float, steps: int = 100) -> Tensor:
+    """The weights (385, 3), both classes and the tail, of a layer that learns from groups (share, reviews, answers)."""
+    W = torch.zeros(groups[0][1].shape[1], 3, requires_grad=True)
+    optimiser = torch.optim.Adam([W], lr=0.1)
     for _ in range(steps):
-        loss = sparse_kd_loss(x @ W, index, p, tail=True) + decay / 2 * W[:-1].square().sum()
+        loss = decay / 2 * W[:-1].square().sum()
+        for share, x, p in groups:
+            loss = loss + share * sparse_kd_loss(x @ W, torch.arange(2).expand_as(p), p, tail=True)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     return W.detach()
 
 
-def student(kind: str, n: int, decay: float, seed: int) -> dict:
-    g = torch.Generator().manual_seed(seed)
-    pick = torch.randperm(SIZES["train"], generator=g)[:n]
-    W = layer(vectors("train")[pick], targets(kind, pick, g), decay)
+def judged(W: Tensor, seed: int, g: torch.Generator) -> dict:
+    """What becomes of a layer's verdicts on new reviews (%), also with a threshold moved by fifty right answers."""
     part = "val" if seed in TUNING else "test"
     y, z = verdicts(part), vectors(part) @ W
     score = (z[:, 1] - z[:, 0]).double()
@@ -186,6 +189,25 @@ def student(kind: str, n: int, decay: float, seed: int) -> dict:
         "follows": right_pairs(score, own),
         "shifted": 100 * ((shifted > 0) == y).double().mean().item(),
     }  # fmt: skip
+
+
+def student(kind: str, n: int, decay: float, seed: int) -> dict:
+    g = torch.Generator().manual_seed(seed)
+    pick = torch.randperm(SIZES["train"], generator=g)[:n]
+    return judged(layer([(1, vectors("train")[pick], targets(kind, pick, g))], decay), seed, g)
+
+
+def few_student(n: int, decay: float, seed: int) -> dict:
+    return student("top k", n, decay, seed)
+
+
+def both_student(share: float, decay: float, seed: int) -> dict:
+    """Of the top k of 800 reviews and of the right answers to the first fifty of them, which weigh `share`."""
+    g = torch.Generator().manual_seed(seed)
+    pick = torch.randperm(SIZES["train"], generator=g)[:800]
+    groups = [(share, pick[:LABELLED], "right"), (1 - share, pick, "top k")]
+    groups = [(weight, vectors("train")[of], targets(kind, of, g)) for weight, of, kind in groups]
+    return judged(layer(groups, decay), seed, g)
 
 
 def ask_here() -> None:
@@ -225,6 +247,14 @@ def main() -> None:
                 "19_students", "a layer that learns from n answers of a teacher, or from right ones; per cent", student,
                 "pairs", {"decay": DECAYS}, kind=kind, n=n,
             )  # fmt: skip
+    about = "a layer that learns from the top k of n reviews; per cent"
+    for n in FEW:
+        chosen = choose_then_report("19_few", about, few_student, "pairs", {"decay": DECAYS}, n=n)
+        run_all("19_few", about, [{**chosen, "seed": seed} for seed in range(10, 40)], few_student)
+    choose_then_report(
+        "19_both", "a layer that learns from the top k of 800 reviews and 50 right answers; per cent", both_student,
+        "pairs", {"share": SHARES, "decay": DECAYS},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -80,6 +80,34 @@ def test_the_stored_students_are_whole_and_one_is_made_again():
         assert value == pytest.approx(row[name], abs=1.0), name
 
 
+def test_students_of_few_answers_and_of_both_are_whole_and_one_of_each_is_made_again():
+    few, both = stored("19_few"), stored("19_both")
+    for n in chapter19.FEW:
+        here = few[few["n"] == n]
+        assert sorted(here["seed"][here["seed"] < 100]) == list(range(40))
+        assert sorted(here["seed"][here["seed"] >= 100]) == sorted(TUNING * len(chapter19.DECAYS))
+    assert sorted(both["seed"][both["seed"] < 100]) == list(range(10))
+    tried = {(r["share"], r["decay"]): [] for r in both if r["seed"] in TUNING}
+    for r in both[both["seed"] >= 100]:
+        tried[r["share"], r["decay"]].append(r["pairs"])
+    assert {(r["share"], r["decay"]) for r in both if r["seed"] < 100} == {
+        max(tried, key=lambda k: np.mean(tried[k]))
+    }
+    row = few[(few["n"] == 5) & (few["seed"] == 3)][0]
+    for name, value in chapter19.few_student(5, float(row["decay"]), 3).items():
+        assert value == pytest.approx(row[name], abs=1.0), name
+    row = both[both["seed"] == 3][0]
+    for name, value in chapter19.both_student(float(row["share"]), float(row["decay"]), 3).items():
+        assert value == pytest.approx(row[name], abs=1.0), name
+
+
+def test_right_answers_pull_by_their_share():
+    x = torch.eye(2)
+    here, there = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    W = chapter19.layer([(0.7, x[:1], here), (0.3, x[:1], there)], 0.0)
+    assert (x[:1] @ W).softmax(-1)[0, 0].item() == pytest.approx(0.7, abs=0.03)
+
+
 def test_a_moved_line_leaves_as_many_above_it_as_are_positive():
     scores = torch.tensor([0.1, 0.4, 0.2, 0.9, 0.5])
     above = chapter19.moved(scores.double(), scores, torch.tensor([1, 0, 0, 1, 0])) > 0
