@@ -362,15 +362,16 @@ def _kept(step) -> int:
     return sum(seen.values())
 
 
-def _step(student: str, method: str):
-    images, v, inside = lesson("fashion", 0)
-    told = (inside if method.startswith("kd+") else v)[:BATCH]
-    net, extra = network(student, 10, 0), regressor(student, 0) if method in REGRESSED else None
-    loss = loss_of(method, KNOBS[method][1], 4.0, 10)
+def _step(student: str, method: str, name: str = "fashion", batch: int = BATCH):
+    images, v, inside = lesson(name, 0)
+    told = (inside if method.startswith("kd+") else v)[:batch]
+    classes = SETS[name][2]
+    net, extra = network(student, classes, 0), regressor(student, 0) if method in REGRESSED else None
+    loss = loss_of(method, KNOBS[method][1], 4.0, classes)
     both = [*net.parameters(), *(extra.parameters() if extra else ())]
     optimiser = torch.optim.AdamW(both, lr=1e-4, fused=True)
     net.train()
-    x, y = images.x[:BATCH], images.y[:BATCH]
+    x, y = images.x[:batch], images.y[:batch]
 
     def step():
         inside = net.features(x)

@@ -404,32 +404,47 @@ def test_the_two_lessons_have_the_rates_that_validation_chose():
 # ----------------------------------------------------------------------------------------------- exercises
 
 
-def ranks(x):
-    return x.argsort().argsort().double()
-
-
-def spearman(d, n):
-    return 1 - 6 * (d**2).sum() / (n**3 - n)
-
-
-RANKS = {
-    "✓ rank_correlation": lambda a, b: torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1],
-    "put their ranks in their place": lambda a, b: torch.corrcoef(torch.stack([a, b]))[0, 1],
-    "sort twice": lambda a, b: spearman((a.argsort() - b.argsort()).double(), len(a)),
-    "take the differences of the ranks": lambda a, b: spearman(a - b, len(a)),
-    "opposite directions": lambda a, b: spearman(ranks(a) - ranks(-b), len(a)),
-    "not squared": lambda a, b: 1 - 6 * (ranks(a) - ranks(b)).abs().sum() / (len(a) ** 3 - len(a)),
-    "1 − is missing": lambda a, b: 1 - spearman(ranks(a) - ranks(b), len(a)),
-    "not by n³": lambda a, b: 1 - 6 * ((ranks(a) - ranks(b)) ** 2).sum() / len(a) ** 3,
-    "the result differs": lambda a, b: a.mean(),
-    "not attempted": lambda a, b: None,
+WHICH = ("beats", "no difference seen", 3, 1, 4, 2)
+JUDGED = {
+    "✓ judge_claim": WHICH,
+    "answer 1: are the runs paired": ("no difference seen", *WHICH[1:]),
+    "answer 2: that is 95 %": ("beats", "beats", *WHICH[2:]),
+    "answer 3: A has an interval": (*WHICH[:2], 2, *WHICH[3:]),
+    "answer 4: B's runs are fresh": (*WHICH[:3], 3, *WHICH[4:]),
+    "answer 5: C's searches were equal": (*WHICH[:4], 1, 2),
+    "answer 6: D has three sets": (*WHICH[:5], 4),
 }
 
 
-@pytest.mark.parametrize("hint", RANKS)
-def test_check_of_the_rank_correlation(hint, capsys):
-    checks.rank_correlation(RANKS[hint])
+@pytest.mark.parametrize("hint", JUDGED)
+def test_check_of_the_judged_claim(hint, capsys):
+    checks.judge_claim(lambda: JUDGED[hint])
     assert hint in capsys.readouterr().out
+
+
+def test_the_lists_of_the_judged_claim():
+    """Clear of 0 at 95 %, not at the level of ten comparisons, and not without the pairing (Welch)."""
+    stub = next(c.source for c in cells("13_methods") if 'raise NotImplementedError("two words' in c.source)
+    lists = {}
+    exec(stub.split("def judge_claim")[0], lists)
+    new, old = np.array(lists["new"]), np.array(lists["old"])
+    assert len(new) == len(old) == 10
+    lead, p = (new - old).mean(), stats.ttest_rel(new, old).pvalue
+    assert lead > 0 and 0.05 / 10 < p < 0.05
+    assert stats.ttest_ind(new, old, equal_var=False).pvalue > 0.05
+    for level, half in ((0.95, "0.27"), (0.995, "0.43")):
+        assert f"{paired_interval(new, old, level=level).half_width:.2f}" == half
+    assert f"{lead:.2f}" == "0.37"
+
+
+def test_the_ratio_is_of_two_sets_and_two_batches():
+    """Five measurements of each, in the order in which the chapter takes their means, none far from its own mean."""
+    rows = lines("13_ratio")
+    found = [(r["set"], int(r["batch"]), int(r["time_no"])) for r in rows]
+    assert found == [(s, b, i) for s in ("fashion", "letters") for b in (50, 100) for i in range(5)]
+    times = np.array([float(r["ratio"]) for r in rows]).reshape(4, 5)
+    assert (abs(times / times.mean(1, keepdims=True) - 1) < 0.05).all()
+    assert (times.mean(1) * 150 < chapter13_longer.at_equal_time(150)).all()
 
 
 def test_a_stricter_level_widens_the_interval():

@@ -107,36 +107,3 @@ def worst_class(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
             "this is the best class: take the smallest.": lambda z, y: seen(each(z, y)).max(),
         },
     )  # fmt: skip
-
-
-def rank_correlation(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Checks attempt(a, b) → Spearman's ρ of two scores (n,) of the same n methods, without ties, eq-rank-correlation."""
-    generator = torch.Generator().manual_seed(7)
-    truth = torch.randn(3, 8, generator=generator, dtype=torch.double)
-    pairs = truth, truth + torch.tensor([0.3, 1.0, 3.0])[:, None] * truth.roll(1, 1)
-    cases = [(80 + a[:n], 60 + b[:n]) for a, b, n in zip(*pairs, (8, 6, 5), strict=True)]
-
-    def ranks(x):
-        return x.argsort().argsort().double()
-
-    def rho(d, n):
-        return 1 - 6 * d.square().sum() / (n * (n * n - 1))
-
-    def correlation(a, b):
-        return torch.corrcoef(torch.stack([a, b]))[0, 1]
-
-    compare(
-        "rank_correlation", attempt, lambda a, b: rho(ranks(a) - ranks(b), len(a)), cases,
-        {
-            "this is the correlation of the scores: put their ranks in their place.": correlation,
-            "argsort tells which method is at a place, not which place a method has: sort twice.":
-                lambda a, b: rho((a.argsort() - b.argsort()).double(), len(a)),
-            "the scores' own differences: take the differences of the ranks.": lambda a, b: rho(a - b, len(a)),
-            "the two are ranked in opposite directions.": lambda a, b: rho(ranks(a) - ranks(-b), len(a)),
-            "the differences are not squared.":
-                lambda a, b: 1 - 6 * (ranks(a) - ranks(b)).abs().sum() / (len(a) * (len(a) ** 2 - 1)),
-            "1 − is missing: equal ranks give 1.": lambda a, b: 1 - rho(ranks(a) - ranks(b), len(a)),
-            "divide by n (n² − 1), not by n³.":
-                lambda a, b: 1 - 6 * (ranks(a) - ranks(b)).square().sum() / len(a) ** 3,
-        },
-    )  # fmt: skip
