@@ -424,7 +424,11 @@ def test_check_of_the_judged_claim(hint, capsys):
 
 def test_the_lists_of_the_judged_claim():
     """Clear of 0 at 95 %, not at the level of ten comparisons, and not without the pairing (Welch)."""
-    stub = next(c.source for c in cells("13_methods") if 'raise NotImplementedError("two words' in c.source)
+    stub = next(
+        c.source
+        for c in cells(ROOT / "chapters/13_methods.ipynb")
+        if 'raise NotImplementedError("two words' in c.source
+    )
     lists = {}
     exec(stub.split("def judge_claim")[0], lists)
     new, old = np.array(lists["new"]), np.array(lists["old"])

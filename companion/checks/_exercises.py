@@ -276,7 +276,7 @@ EXERCISES = (
             (3, 3): "B's runs are fresh; what did KD get to tune?",
             (3, 4): "B has three sets and two students; what did KD get to tune?",
             (4, 1): "C's searches were equal; where was it tried?",
-            (4, 2): "C has an interval and one comparison; where was it tried?",
+            (4, 2): "C has an interval; where was it tried?",
             (4, 3): "C's runs are fresh; where was it tried?",
             (5, 1): "D's searches were equal; how far may its lead be off?",
             (5, 3): "D's runs are fresh; how far may its lead be off?",
