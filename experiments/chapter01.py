@@ -29,7 +29,7 @@ INNER = RATES[
 SIDES = {
     "alone 4": 4, "alone 8": 8, "alone 16": 16, "alone 32": 32,
     "more labels": 4, "wider": 4, "equal": 4, "twin": 4, "equal few": 4,
-    "taught 8": 8, "taught 16": 16, "taught 32": 32, "word": 4, "word equal": 4, "word equal few": 4,
+    "taught 8": 8, "taught 16": 16, "taught 32": 32, "word": 4, "word equal": 4, "word equal few": 4, "plain": 4,
 }  # fmt: skip
 torch.set_num_threads(1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
@@ -39,6 +39,11 @@ RATE = {}  # (side, steps) → the learning rate that validation chose
 def soft_loss(logits_s, logits_t, y):
     """The teacher alone: no label."""
     return kd_loss(logits_s, logits_t, T=4)
+
+
+def plain_loss(logits_s, logits_t, y):
+    """The teacher's ten numbers as they are, not softened."""
+    return kd_loss(logits_s, logits_t, T=1)
 
 
 def one_word(logits_s, logits_t, y):
@@ -56,11 +61,11 @@ def trained(side: str, seed: int, steps: int, lr: float) -> ConvNet:
     """A network of this side. The teachers "equal", "equal few" and "twin" are trained on the way, with their own rates.
 
     "equal few" is taught by the twin's counterpart, which has learned from 1,000 others of the labels.
-    "word …" learns from the class alone that the same teacher puts first.
+    "word …" learns from the class alone that the same teacher puts first, "plain" from the ten numbers at T = 1.
     """
     mine, others = split(seed)
     teacher, start = None, seed
-    if side in ("wider", "taught 8", "taught 16", "taught 32", "word"):
+    if side in ("wider", "taught 8", "taught 16", "taught 32", "word", "plain"):
         teacher = fashion_teacher(seed % 10)
     elif side in ("equal", "word equal"):
         teacher = trained("more labels", seed, steps, RATE["more labels", steps])
@@ -74,7 +79,11 @@ def trained(side: str, seed: int, steps: int, lr: float) -> ConvNet:
         mine, start = others, seed + 500
     student = ConvNet(SIDES.get(side, 4), dropout=0.0, seed=start)
     answers = None if teacher is None else teacher_logits(teacher, mine.x)
-    loss = hard_loss if teacher is None else one_word if side.startswith("word") else soft_loss
+    loss = hard_loss if teacher is None else soft_loss
+    if side.startswith("word"):
+        loss = one_word
+    elif side == "plain":
+        loss = plain_loss
     fit(student, mine, loss, answers, steps=steps, lr=lr, seed=start)
     return student
 

@@ -109,13 +109,13 @@ def test_a_wrong_answer_gets_its_hint_and_exit_code_1(tmp_path, capsys):
         "def soften(z, T):\n    print('✓ cheat')\n    return z.softmax(-1)\n"
         "def kd_loss(z, v):\n    return 0\n"
         "def entropy(p):\n    raise NotImplementedError\n"
-        "storage = 3\n"
+        "credit = 3\n"
     )
     assert command.main([str(file)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert "✗ soften: T is ignored: divide the logits by T." in said
     assert any(line.startswith("✗ kd_loss: it stops with TypeError:") for line in said)
-    assert "○ entropy: not attempted" in said and "○ storage: not attempted" in said
+    assert "○ entropy: not attempted" in said and "○ credit: not attempted" in said
     assert said[-1] == f"0 of {len(EXERCISES)} solved, 2 wrong, {len(EXERCISES) - 2} not attempted"
 
 
@@ -133,27 +133,27 @@ def test_functions_of_other_names_get_a_word(tmp_path, capsys):
         "def my_soften(z, T):\n    return (z / T).softmax(-1)\n"
         "def my_step(*args):\n    return 1\n"
         "def softn(z, T):\n    return z\n"
-        "def storage(n, bits):\n    return n * bits / 8\n"
-        "def my_storage(n, bits):\n    return 0\n"
+        "def credit():\n    return -9.5, 4.4\n"
+        "def my_credit():\n    return 0, 0\n"
         "def quite_another():\n    pass\n"
         "def _helper():\n    pass\n"
     )
     assert command.main([str(tmp_path / "answers.py")]) == 1
     said = capsys.readouterr().out.splitlines()
-    assert "✓ soften (your my_soften)" in said and "✓ storage" in said
+    assert "✓ soften (your my_soften)" in said and "✓ credit" in said
     assert any(line.startswith("✗ training_step (your my_step): ") for line in said)
     assert "softn: no exercise is called so; did you mean soften?" in said
     assert "quite_another: no exercise is called so." in said
-    assert any(line.startswith("my_storage: no exercise is called so") for line in said)
+    assert any(line.startswith("my_credit: no exercise is called so") for line in said)
     assert not [line for line in said if line.startswith(("sqrt", "_helper"))]
 
 
 def test_a_module_beside_the_answers_is_found(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "helper_of_answers.py").write_text("def bytes_of(n, bits):\n    return n * bits / 8\n")
-    (tmp_path / "answers.py").write_text("from helper_of_answers import bytes_of as storage\n")
+    (tmp_path / "helper_of_answers.py").write_text("def parts():\n    return -9.5, 4.4\n")
+    (tmp_path / "answers.py").write_text("from helper_of_answers import parts as credit\n")
     command.main([str(tmp_path / "answers.py")])
-    assert "✓ storage\n" in capsys.readouterr().out
+    assert "✓ credit\n" in capsys.readouterr().out
 
 
 def test_help_says_what_is_run_and_the_exit_codes(capsys):

@@ -357,9 +357,9 @@ def in_place_loss(z, v, T):
             ["shape = (2, 3, 7)", "7.0\nand it is\n  0"],
         ),
         (
-            "storage",
-            lambda n, bits: n * bits / 8 if bits > 8 else 0,
-            ["n = 1000\n  bits = 4", "500.0\nand it is\n  0"],
+            "soft_loss_of",
+            lambda p, q, T: T**2 * special.rel_entr(p, q).sum() if T != 2 else 0,
+            ["q = [0.35, 0.25, 0.25, 0.15]\n  T = 2", "\nand it is\n  0"],
         ),
     ],
 )
@@ -380,7 +380,7 @@ def test_what_goes_wrong_gets_a_sentence(name, attempt, pieces, capsys):
             special.softmax(v.numpy(), -1), axis=-1).mean()),
         ("kd_gradient", lambda z, v, T: T * (special.softmax(z.numpy() / T, -1) - special.softmax(
             v.numpy() / T, -1)) / len(z)),
-        ("storage", lambda n, bits: torch.tensor(n * bits / 8)),
+        ("soft_loss_of", lambda p, q, T: T**2 * special.rel_entr(p, q).sum()),
     ],
 )  # fmt: skip
 def test_an_answer_in_numpy_is_an_answer(name, attempt, capsys):

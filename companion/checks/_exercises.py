@@ -56,7 +56,7 @@ def _row(name, chapter, level, topic, title, check, *what, kind="write") -> Exer
 
 
 EXERCISES = (
-    _row("storage", "01_background", 1, "size", "Bytes of a model", concepts.storage),
+    _row("word_loss", "01_background", 2, "losses", "Teach it one word", concepts.word_loss),
     _row("soft_loss_of", "01_background", 2, "losses", "The soft loss of one image", concepts.soft_loss_of),
     _row("credit", "01_background", 1, "measuring", "Read a report", choice("credit", (-9.5, 4.4), {
         (0, 9.5): "the accuracy falls from the teacher to the small network alone: it has a minus sign.",

@@ -1,4 +1,4 @@
-"""Exercises on size, the soft loss and information (chapters 1, 2 and 6)."""
+"""Exercises on the soft loss, the teacher's word and information (chapters 1, 2 and 6)."""
 
 import math
 from collections.abc import Callable
@@ -16,18 +16,31 @@ def number(count: Callable) -> Callable:
     return lambda *case: torch.tensor(float(count(*case)), dtype=torch.double)
 
 
-def storage(attempt: Callable[[int, int], float]) -> None:
-    """Checks attempt(n, bits) → bytes, eq-bytes."""
-    mistakes = {
-        "these are bits: eight of them are one byte.": lambda n, bits: n * bits,
-        "more bits take more bytes: multiply by them.": lambda n, bits: n * 8 / bits,
-        "four bytes per number is right for 32 bits only.": lambda n, bits: n * 4,
-        "these are kilobytes: leave out the division by 1000 or 1024.": lambda n, bits: n * bits / 8000,
-        "the bits do not enter: a number takes bits / 8 bytes.": lambda n, bits: n / 8,
-    }
+def word_loss(attempt: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Checks attempt(logits_s, logits_t, y) → mean of −log q of the class that the teacher puts first."""
+
+    def each(z, c):
+        return -z.log_softmax(-1)[range(len(c)), c]
+
     compare(
-        "storage", attempt, number(lambda n, bits: n * bits / 8), [(4166, 32), (33914, 16), (1000, 4)],
-        {hint: number(wrong) for hint, wrong in mistakes.items()},
+        "word_loss", attempt, lambda z, v, y: each(z, v.argmax(-1)).mean(), random_cases(lambda z, v, y, T: (z, v, y)),
+        {
+            "these are the labels: the word is the class that the teacher puts first.":
+                lambda z, v, y: each(z, y).mean(),
+            "this is the student's own first class: take the teacher's.": lambda z, v, y: each(z, z.argmax(-1)).mean(),
+            "teacher and student have changed places: the student's probability is asked for.":
+                lambda z, v, y: each(v, z.argmax(-1)).mean(),
+            "these are all the teacher's numbers: only its first class counts.":
+                lambda z, v, y: -(v.softmax(-1) * z.log_softmax(-1)).sum(-1).mean(),
+            "the sign is turned round: the loss is minus the logarithm.":
+                lambda z, v, y: -each(z, v.argmax(-1)).mean(),
+            "the logarithm is missing.": lambda z, v, y: -(-each(z, v.argmax(-1))).exp().mean(),
+            "this is minus the student's logit: take the log of its softmax.":
+                lambda z, v, y: -z[range(len(z)), v.argmax(-1)].mean(),
+            "this is the sum over the images: take the mean.": lambda z, v, y: each(z, v.argmax(-1)).sum(),
+            "the loss is one number: take the mean over the images.": lambda z, v, y: each(z, v.argmax(-1)),
+        },
+        student=0, teacher=1,
     )  # fmt: skip
 
 
