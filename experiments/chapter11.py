@@ -68,6 +68,7 @@ KINDS = ("labels", "final", "progressive", "final named", "progressive named", "
 KINDS += tuple(
     f"one named {step}" for step in (120, 240, 400, 600)
 )  # one copy for half of the time, then the last
+LONG = 3 * PARITY_STEPS  # of a teacher that trains on until its probabilities are sharp
 ALONE = (8, 16, 32, 64, 128, 256)  # hidden units that learn from the labels, without a teacher
 
 
@@ -107,7 +108,17 @@ def parity_teacher(seed: int) -> list[MLP]:
     return [*kept[1:], teacher.eval().requires_grad_(False)]
 
 
+@lru_cache(maxsize=16)
+def long_teacher(seed: int) -> MLP:
+    """The same teacher, trained three times as long, each example seen once."""
+    teacher = MLP(BITS, 256, 2, seed=seed + 500)
+    fit(teacher, parity(seed + 500, 128 * LONG), steps=LONG, lr=3e-3, batch_size=128, seed=seed)
+    return teacher.eval().requires_grad_(False)
+
+
 def course(kind: str, seed: int) -> nn.Module | None:
+    if kind == "final long":
+        return long_teacher(seed)
     checkpoints = parity_teacher(seed)
     if kind == "labels":
         return None
@@ -122,7 +133,8 @@ def parity_together(configs: list[dict], lr: float) -> list[dict]:
     """Students MLP(32, 8, 2), each example seen once; their accuracy every 64 steps, and at the end on new rows.
 
     "progressive random": labels, in each batch as many of them wrong as the copy on its way makes mistakes there, but
-    on rows drawn by chance. "final drawn": names drawn from the finished teacher's probabilities.
+    on rows drawn by chance. "final drawn": names drawn from the finished teacher's probabilities. "final long": the
+    probabilities of a teacher that trained three times as long.
     """
     curves, chance = [[] for _ in configs], torch.Generator().manual_seed(configs[0]["seed"])
     students = [MLP(BITS, 8, 2, seed=c["seed"]) for c in configs]
@@ -271,6 +283,33 @@ def names_drawn() -> None:
     )
 
 
+def sharp() -> None:
+    """What a teacher that trained on still gives away, and what its students of soft answers reach."""
+    settings = [{"kind": "final long", "grid": [1]}]
+    choose_then_report_many(
+        "11_parity", ABOUT_PARITY, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together
+    )
+    about = (
+        "Sparse parity: MLP(32 256 2) after 640 and after 1920 steps: accuracy (%), mean probability of the right class "
+        "(%), correlation of its answer with single signs"
+    )
+
+    def one(steps: int, seed: int) -> dict:
+        teacher = parity_teacher(seed)[-1] if steps == PARITY_STEPS else long_teacher(seed)
+        fresh = parity(998, 20_000)
+        z = predict(teacher, fresh.x)
+        of_right, with_each = z.softmax(-1)[range(len(z)), fresh.y], with_signs(z, fresh.x, named=False)
+        row = {"accuracy": accuracy(z, fresh.y), "right": 100 * of_right.mean().item()}
+        return row | {"inside": with_each[:PARITY].mean().item(), "outside": with_each[PARITY:].mean().item()}
+
+    run_all(
+        "11_parity_long",
+        about,
+        [{"steps": n, "seed": s} for n in (PARITY_STEPS, LONG) for s in REPORTED],
+        one,
+    )
+
+
 def parities() -> None:
     about = ABOUT_PARITY
     settings = [{"kind": k, "grid": [1]} for k in KINDS]
@@ -278,6 +317,7 @@ def parities() -> None:
         "11_parity", about, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together
     )
     names_drawn()
+    sharp()
     parity_of_checkpoints()
     watch({r["kind"]: float(r["lr"]) for r in rows if r["seed"] in REPORTED})
 
@@ -538,7 +578,7 @@ def one_student() -> None:
 # ------------------------------------------------------- why the better teacher makes no better student: suspects
 
 FEW = 20  # images a class
-BASES = ("MLP 128", "MLP 8", "ConvNet")  # whose answers are given, or altered
+BASES = ("MLP 128", "MLP 32", "MLP 8", "ConvNet")  # whose answers are given, or altered
 
 
 def student_of(build: str, seed: int) -> nn.Module:
@@ -637,6 +677,9 @@ def suspects() -> None:
     settings = [{"student": s, "kind": k, "grid": (1.0, 4.0)} for s, k in pairs]
     choose_then_report_many("11_suspects", about, settings, RATES, suspects_together)
     settings = [{"student": "ConvNet", "kind": k, "grid": (1.0, 4.0)} for k in ("MLP 8", "ConvNet")]
+    choose_then_report_many("11_suspects", about, settings, RATES, suspects_together)
+    pairs = [("MLP 8", "MLP 32"), ("MLP 128", "MLP 32"), ("ConvNet", "MLP 128")]
+    settings = [{"student": s, "kind": k, "grid": (1.0, 4.0)} for s, k in pairs]
     choose_then_report_many("11_suspects", about, settings, RATES, suspects_together)
 
 

@@ -46,6 +46,18 @@ def test_the_two_teachers_of_two_signs():
     assert torch.equal(b.sign(), x[:, 0])
 
 
+@pytest.mark.parametrize("read, pull", [(1, 0), (2, 0), (3, 0.25)])
+def test_three_of_four_signs_must_be_read_before_the_labels_pull_at_the_rest(read, pull):
+    """By autograd: the gradient of −y · answer in the weights of one unit that reads some signs equally."""
+    x = torch.tensor(list(product((1.0, -1.0), repeat=4)), dtype=torch.double)
+    w = torch.zeros(4, dtype=torch.double)
+    w[:read] = 1.0
+    w.requires_grad_()
+    outgoing = 3.0
+    (-(x.prod(-1) * outgoing * torch.relu(x @ w)).mean()).backward()
+    assert (w.grad[read:].abs() / outgoing).tolist() == pytest.approx([pull] * (4 - read), abs=1e-12)
+
+
 @pytest.mark.equation("eq-same-way")
 @pytest.mark.parametrize("seed", range(5))
 def test_a_small_step_from_common_weights_goes_the_teachers_way(seed):
@@ -141,15 +153,62 @@ def test_answers_are_made_as_soft_as_the_goal():
 # ------------------------------------------------------------------------------------------------- stored runs
 
 
-def test_names_drawn_from_probabilities_had_their_own_rate_and_are_drawn_so():
+@pytest.mark.parametrize("kind", ["final drawn", "final long"])
+def test_controls_that_came_later_had_their_own_rate(kind):
     lines = stored("11_parity")
-    mine = lines[lines["kind"] == "final drawn"]
+    mine = lines[lines["kind"] == kind]
     tuning = mine[np.isin(mine["seed"], TUNING)]
     rates = sorted(set(tuning["lr"].tolist()))
     assert rates == [0.003, 0.01, 0.03, 0.1, 0.3] and len(tuning) == len(rates) * len(TUNING)
     best = max(rates, key=lambda lr: tuning["accuracy"][tuning["lr"] == lr].mean())
     reported = mine[~np.isin(mine["seed"], TUNING)]
     assert sorted(reported["seed"]) == list(REPORTED) and set(reported["lr"]) == {best}
+
+
+def test_a_teacher_that_trains_on_is_sure_and_its_trace_is_gone():
+    """Seed 0 once more; the course of "final long" asks this teacher, and not the finished one."""
+    kept = stored("11_parity_long")
+    assert all(sorted(kept["seed"][kept["steps"] == n]) == list(REPORTED) for n in (640, 1920))
+    row = kept[(kept["steps"] == 1920) & (kept["seed"] == 0)][0]
+    teacher = chapter11.course("final long", 0)
+    assert teacher is chapter11.long_teacher(0)
+    new = chapter11.parity(997, 20_000)
+    z = chapter11.predict(teacher, new.x)
+    of_right = 100 * z.softmax(-1)[range(len(z)), new.y].mean().item()
+    assert of_right == pytest.approx(row["right"], abs=0.5)
+    trace = chapter11.with_signs(z, new.x, named=False)[:4].mean().item()
+    assert trace < 0.012  # chance is about 0.006; after 640 steps it is 0.025
+    assert row["inside"] == pytest.approx(0.006, abs=0.004)
+
+
+@pytest.mark.parametrize(
+    "student, kind", [("MLP 8", "MLP 32"), ("MLP 128", "MLP 32"), ("ConvNet", "MLP 128")]
+)
+def test_the_students_that_came_later_chose_among_as_many_settings(student, kind):
+    lines = stored("11_suspects")
+    mine = lines[(lines["student"] == student) & (lines["kind"] == kind)]
+    tuning = mine[np.isin(mine["seed"], TUNING)]
+    tried = sorted({(float(r["setting"]), float(r["lr"])) for r in tuning})
+    assert tried == list(product((1.0, 4.0), chapter11.RATES)) and len(tuning) == 24
+
+    def mean(pair):
+        return tuning["accuracy"][(tuning["setting"] == pair[0]) & (tuning["lr"] == pair[1])].mean()
+
+    reported = mine[np.isin(mine["seed"], REPORTED)]
+    assert sorted(reported["seed"]) == list(REPORTED)
+    assert {(float(r["setting"]), float(r["lr"])) for r in reported} == {max(tried, key=mean)}
+
+
+def test_a_student_follows_its_own_teacher():
+    """One row once more: the class that counts is that of the teacher, here MLP 32, on new images."""
+    lines = stored("11_suspects")
+    mine = (lines["student"] == "MLP 128") & (lines["kind"] == "MLP 32") & (lines["seed"] == 0)
+    row = lines[mine][0]
+    config = {k: row[k].item() for k in ("student", "kind", "setting", "lr", "seed")}
+    (found,) = chapter11.suspects_together([config], config["lr"])
+    assert found["teacher_accuracy"] == pytest.approx(row["teacher_accuracy"], abs=0.3)
+    assert found["follows_new"] == pytest.approx(row["follows_new"], abs=1.5)
+    assert found["follows_new"] > found["accuracy"] + 5  # it is not the label that is followed
 
 
 def test_class_outputs_that_were_never_trained_under_a_trained_teacher_are_looked_at_again(monkeypatch):
