@@ -196,6 +196,49 @@ def test_wrong_neighbours_and_noise_move_the_same_numbers(control):
     assert (came_from != torch.arange(10)).any(-1).all()
 
 
+def test_the_runs_at_one_are_whole_and_each_has_its_best_rate():
+    """02_at_one.csv: four rates on validation for both controls, the best of them on the ten reported seeds."""
+    from experiments.chapter05 import MORE_RATES
+    from experiments.common import TUNING, stored
+
+    rows = stored("02_at_one")
+    assert set(rows["control"]) == {"even rest", "smoothed name"}
+    for control in ("even rest", "smoothed name"):
+        of = rows[rows["control"] == control]
+        choosing = of["part"] == "val"
+        assert sorted(of[["lr", "seed"]][choosing].tolist()) == [(lr, s) for lr in MORE_RATES for s in TUNING]
+        best = max(
+            MORE_RATES,
+            key=lambda lr, of=of, choosing=choosing: of["accuracy"][choosing & (of["lr"] == lr)].mean(),
+        )
+        assert of[["lr", "seed"]][~choosing].tolist() == [(best, seed) for seed in range(10)]
+
+
+def test_targets_of_the_runs_at_one_by_hand(monkeypatch):
+    """At T = 1, ten classes: the even rest keeps how sure the teacher is; the smoothed name is .91 for its class."""
+    from experiments import chapter02, chapter05
+
+    seen = []
+    monkeypatch.setattr(chapter02, "fit", lambda *args, **kw: seen.append(args))
+    monkeypatch.setattr(chapter05, "fit", lambda *args, **kw: seen.append(args))
+    for module in (chapter02, chapter05):
+        monkeypatch.setattr(module, "measure", lambda student, seed: {})
+    for control in ("even rest", "smoothed name"):
+        chapter02.one(control, 0, 0.1)
+    (_, images, loss, told), (_, renamed, smoothed, _) = seen
+    v = teacher_logits(data.fashion_teacher(0), images.x)
+    p, even = v.double().softmax(-1), told.double().softmax(-1)  # the loss takes them as logits
+    assert torch.allclose(even.amax(-1), p.amax(-1), atol=1e-5) and torch.equal(even.argmax(-1), p.argmax(-1))
+    rest = even.sort(-1).values[:, :9]
+    assert torch.allclose(rest, rest[:, :1].expand(-1, 9), rtol=1e-4)
+    assert loss(v, v, None).abs() < 1e-5 and loss(2 * v, v, None) == pytest.approx(
+        losses.kd_loss(2 * v, v, T=1).item()
+    )
+    assert torch.equal(renamed.y, p.argmax(-1)) and not torch.equal(renamed.y, images.y)
+    target = 0.9 * F.one_hot(renamed.y, 10) + 0.01
+    assert smoothed(v, None, renamed.y).item() == pytest.approx(F.cross_entropy(v, target).item(), rel=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------- errata
 
 
@@ -324,31 +367,38 @@ ENTROPY = {
     "the result differs": lambda p: p.sum(-1),
     "not attempted": lambda p: None,
 }
-DARK = {
-    "✓ dark": lambda v, y, T: (
-        (v / T).softmax(-1).masked_fill(own(v, y), 0)
-        / (v / T).softmax(-1).masked_fill(own(v, y), 0).sum(-1, keepdim=True)
-    ),
-    "the target is still there": lambda v, y, T: (v / T).softmax(-1),
-    "do not sum to 1": lambda v, y, T: (v / T).softmax(-1) * ~own(v, y),
-    "T has no effect": lambda v, y, T: v.masked_fill(own(v, y), -torch.inf).softmax(-1),
-    "T multiplies": lambda v, y, T: (v * T).masked_fill(own(v, y), -torch.inf).softmax(-1),
-    "still gets a share": lambda v, y, T: (v / T * ~own(v, y)).softmax(-1),
-    "the result differs": lambda v, y, T: v,
-    "not attempted": lambda v, y, T: ...,
+
+
+def correlations(
+    a, b, y, of=lambda rows, y: rows - np.stack([rows[y == c].mean(0) for c in y]), target=False
+):
+    """Image by image, of what `of` leaves of two teachers' wrong scores, in numpy."""
+    a, b, y = a.numpy(), b.numpy(), y.numpy()
+    left = [of(v if target else without(v, y), y) for v in (a, b)]
+    return np.array([np.corrcoef(f, g)[0, 1] for f, g in zip(*left, strict=True)])
+
+
+SAME_IMAGE = {
+    "✓ same_image": lambda a, b, y: correlations(a, b, y).mean(),
+    "the scores themselves": lambda a, b, y: correlations(a, b, y, lambda rows, y: rows).mean(),
+    "not over all": lambda a, b, y: correlations(a, b, y, lambda rows, y: rows - rows.mean(0)).mean(),
+    "the target is still there": lambda a, b, y: correlations(a, b, y, target=True).mean(),
+    "over the images is missing": lambda a, b, y: correlations(a, b, y),
+    "the result differs": lambda a, b, y: correlations(a, b.roll(1, 0), y).mean(),
+    "not attempted": lambda a, b, y: ...,
 }
 
 
-def said(attempt, what, capsys):
-    concepts.information(attempt, what)
+def said(check, attempt, capsys):
+    check(attempt)
     return capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("hint", ENTROPY)
 def test_check_of_the_entropy(hint, capsys):
-    assert hint in said(ENTROPY[hint], "entropy", capsys)
+    assert hint in said(concepts.entropy, ENTROPY[hint], capsys)
 
 
-@pytest.mark.parametrize("hint", DARK)
-def test_check_of_the_dark_knowledge(hint, capsys):
-    assert hint in said(DARK[hint], "dark", capsys)
+@pytest.mark.parametrize("hint", SAME_IMAGE)
+def test_check_of_the_test_for_noise(hint, capsys):
+    assert hint in said(concepts.same_image, SAME_IMAGE[hint], capsys)

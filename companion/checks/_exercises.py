@@ -66,9 +66,8 @@ EXERCISES = (
         (1, -5.1): "measure distillation from the baseline, not from the teacher.",
         (1, -9.5): "this is the architecture's part; distillation comes second.",
     }, within=0.01), kind="diagnose"),
-    _row("entropy", "02_concepts", 1, "soft targets", "Entropy of each row", concepts.information, "entropy"),
-    _row("dark_knowledge", "02_concepts", 2, "soft targets", "What a teacher says of the wrong classes",
-         concepts.information, "dark", "dark_knowledge"),
+    _row("entropy", "02_concepts", 1, "soft targets", "Entropy of each row", concepts.entropy),
+    _row("same_image", "02_concepts", 3, "soft targets", "Knowledge, or noise?", concepts.same_image),
     _row("at_two", "02_concepts", 1, "soft targets", "Predict a temperature's work", choice("at_two", 2 / 3, {
         0.8: "T = 2 is softer than T = 1: the larger probability falls.",
         0.4: "T divides the logits, not the probabilities: yours would add up to ½.",

@@ -1,4 +1,4 @@
-"""Exercises on the soft loss, the teacher's word and information (chapters 1, 2 and 6)."""
+"""Exercises on the soft loss, the teacher's word, information and two teachers' wrong scores (chapters 1, 2 and 6)."""
 
 import math
 from collections.abc import Callable
@@ -88,17 +88,11 @@ def soft_loss_of(attempt: Callable[[list, list, float], float]) -> None:
     )  # fmt: skip
 
 
-def information(attempt: Callable, what: str, name: str | None = None) -> None:
-    """Checks "entropy": attempt(p), eq-entropy; "dark": attempt(logits, y, T) → (N, C), eq-dark-knowledge."""
-
-    def own(v, y):
-        return torch.nn.functional.one_hot(y, v.shape[-1]).bool()
-
-    def dark(v, y, T):
-        return (v / T).masked_fill(own(v, y), -math.inf).softmax(-1)
-
-    right, cases, mistakes = {
-        "entropy": (lambda p: -(p * p.log()).sum(-1), lambda z, v, y, T: ((z / T).softmax(-1),), {
+def entropy(attempt: Callable[[Tensor], Tensor]) -> None:
+    """Checks attempt(p), p (N, C) → one number for each row, eq-entropy."""
+    compare(
+        "entropy", attempt, lambda p: -(p * p.log()).sum(-1), random_cases(lambda z, v, y, T: ((z / T).softmax(-1),)),
+        {
             "the sign is missing: these logarithms are negative.": lambda p: (p * p.log()).sum(-1),
             "these are bits: take the natural logarithm.": lambda p: -(p * p.log2()).sum(-1),
             "this is the mean over the classes: sum.": lambda p: -(p * p.log()).mean(-1),
@@ -110,22 +104,55 @@ def information(attempt: Callable, what: str, name: str | None = None) -> None:
             "the sum over the classes is missing.": lambda p: -(p * p.log()),
             "the shape is (N,): sum without keepdim.": lambda p: -(p * p.log()).sum(-1, keepdim=True),
             "probabilities come in: no softmax.": lambda p: -(p.softmax(-1) * p.log_softmax(-1)).sum(-1),
-        }),
-        "dark": (dark, lambda z, v, y, T: (v, y, T), {
-            "the target is still there: its share is 0.": lambda v, y, T: (v / T).softmax(-1),
-            "the shares do not sum to 1: divide by what is left without the target.":
-                lambda v, y, T: (v / T).softmax(-1).masked_fill(own(v, y), 0),
-            "T has no effect: divide the logits by it, before the softmax.": lambda v, y, T: dark(v, y, 1),
-            "T multiplies the logits: divide.": lambda v, y, T: dark(v, y, 1 / T),
-            "the target's own entry is 0: divide the others by 1 − p of the target, and set that one to 0.":
-                lambda v, y, T: (p := (v / T).softmax(-1)) / (1 - p[own(v, y)])[:, None],
-            "the label is the target, not the class with the largest logit.":
-                lambda v, y, T: dark(v, v.argmax(-1), T),
-            "a target logit of 0 still gets a share, e⁰: set it to −inf.":
-                lambda v, y, T: (v / T).masked_fill(own(v, y), 0).softmax(-1),
-        }),
-    }[what]  # fmt: skip
-    compare(name or what, attempt, right, random_cases(cases), mistakes)
+        },
+    )  # fmt: skip
+
+
+def same_image(attempt: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Checks attempt(a, b, y), logits (N, C) of two teachers → mean correlation of the wrong scores less label means."""
+    generator = torch.Generator().manual_seed(2)
+    cases = []
+    for n, classes in [(24, 4), (30, 5), (42, 6)]:
+        y = torch.arange(n).remainder(classes)[torch.randperm(n, generator=generator)]
+        of_label, of_image, one, other = torch.randn(4, n, classes, generator=generator, dtype=torch.double)
+        both = 2 * of_label[y] + of_image + 3  # what all of a label share, and what is said of this image
+        cases.append((both + 0.7 * one, 1.5 * both + 0.7 * other, y))
+
+    def wrong(v, y):
+        return v[~torch.nn.functional.one_hot(y, v.shape[1]).bool()].view(len(v), -1)
+
+    def means(rows, y):
+        return torch.stack([rows[y == c].mean(0) for c in y])
+
+    def left(v, y):
+        return wrong(v, y) - means(wrong(v, y), y)
+
+    def centred(rows):
+        return rows - rows.mean(-1, keepdim=True)
+
+    def each(f, g):
+        return torch.cosine_similarity(centred(f), centred(g), dim=-1)
+
+    compare(
+        "same_image", attempt, lambda a, b, y: each(left(a, y), left(b, y)).mean(), cases,
+        {
+            "these are the scores themselves: subtract their mean over the images with the same label.":
+                lambda a, b, y: each(wrong(a, y), wrong(b, y)).mean(),
+            "the target is still there: take the wrong scores alone.":
+                lambda a, b, y: each(a - means(a, y), b - means(b, y)).mean(),
+            "the mean is that over the images with the same label, not over all.":
+                lambda a, b, y: each(wrong(a, y) - wrong(a, y).mean(0), wrong(b, y) - wrong(b, y).mean(0)).mean(),
+            "both teachers need the subtraction.": lambda a, b, y: each(left(a, y), wrong(b, y)).mean(),
+            "from each teacher's scores go that teacher's own means.":
+                lambda a, b, y: each(left(a, y), wrong(b, y) - means(wrong(a, y), y)).mean(),
+            "a cosine is a correlation only of rows with the mean 0: shift each row first.":
+                lambda a, b, y: torch.cosine_similarity(left(a, y), left(b, y), dim=-1).mean(),
+            "this is one correlation over all images at once: take that of each image, then the mean.":
+                lambda a, b, y: torch.cosine_similarity(
+                    centred(left(a, y)).flatten(), centred(left(b, y)).flatten(), dim=0),
+            "the mean over the images is missing.": lambda a, b, y: each(left(a, y), left(b, y)),
+        },
+    )  # fmt: skip
 
 
 def transfer_information(attempt: Callable[[Tensor], Tensor]) -> None:

@@ -144,7 +144,7 @@
             : T < .75 ? "Low T: the largest score leaves the others behind, and the answer is nearly a label."
               : T < 1.5 ? "Near T = 1, the ordinary softmax, most bars can hardly be seen."
                 : T < 12 ? "The short bars have grown, and the longest has shrunk; the order is the same." : "High T: all bars come near to equal. The order is still the same.",
-          goal: { text: "Bring up what the zeros hide: find a T at which three classes have at least a tenth each.", reached: !without && third >= .1 },
+          goal: { text: "Bring up the small shares: find a T at which three classes have at least a tenth each.", reached: !without && third >= .1 },
           heads: ["class", without ? "r" : "p"], rows: names.map((c, i) => [c, fix(p[i])]),
         };
       },
