@@ -352,11 +352,6 @@ def in_place_loss(z, v, T):
         ("soften", lambda z, T: {}, ["a dict"]),
         ("kd_loss", lambda z, v, T: kd(z, v, T) * torch.ones(2), ["It has the shape (2,), and () is due."]),
         (
-            "kl_div_mean",
-            lambda shape: 10 if len(shape) == 2 else 0,
-            ["shape = (2, 3, 7)", "7.0\nand it is\n  0"],
-        ),
-        (
             "soft_loss_of",
             lambda p, q, T: T**2 * special.rel_entr(p, q).sum() if T != 2 else 0,
             ["q = [0.35, 0.25, 0.25, 0.15]\n  T = 2", "\nand it is\n  0"],

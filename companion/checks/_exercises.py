@@ -144,14 +144,13 @@ EXERCISES = (
         (2, -4): "distilled less alone: it gives accuracy back.",
     }, within=0.01), kind="diagnose"),
     _row("same_training", "07_tools", 2, "losses", "Their weights in our α", conventions.same_training),
-    _row("kl_div_mean", "07_tools", 1, "losses", "From mean to the mean of the rows",
-         conventions.kl_div_mean),
+    _row("mend_loss", "07_tools", 2, "losses", "Two mistakes", conventions.mend_loss),
     _row("choose_tool", "07_tools", 1, "tools", "Choose the tool", choice(
         "choose_tool", ("EasyDistill", "TRL DistillationTrainer", "TRL GOLDTrainer"), conventions.WRONG_TOOLS,
     ), kind="choose"),
-    _row("what_happened", "07_tools", 2, "losses", "What did the setting do?", choice(
-        "what_happened", (0.1, 0.1), conventions.WRONG_SHARES, within=0.01,
-    ), kind="diagnose"),
+    _row("will_it_fit", "07_tools", 2, "tools", "Will it fit?", choice(
+        "will_it_fit", (68, 82.1, 77.6), conventions.WRONG_GIGABYTES, within=0.012,
+    ), kind="predict"),
     _row("regret", "08_outlook", 2, "measuring", "What choosing costs", outlook.regret),
     _row("steps_or_images", "08_outlook", 1, "measuring", "Steps or images?", choice(
         "steps_or_images", ("images", "steps"), {
@@ -513,5 +512,4 @@ ALIASES = {
     "my_loss": "distillation_loss",
     "my_step": "training_step",
     "interval": "paired_interval",
-    "row_mean_over_mean": "kl_div_mean",
 }

@@ -28,11 +28,19 @@ WRONG_TOOLS = {
     (2, "DistillKit"): "what is stored are the teacher's tokens: which of them is which of the student's?",
     (2, "torchdistill"): "its loss compares class number c with class number c: one set of classes.",
 }
-WRONG_SHARES = {
-    (0, 0.9): "which term is torchdistill's alpha on?",
-    (0, 0.36): "with labels its T² is there.",
-    (1, 0.9): "that is what was written: its alpha weighs the labels.",
-    (1, 0.36): "with labels its T² is there.",
+WRONG_GIGABYTES = {
+    (0, 54): "that is the student alone.",
+    (0, 62): "autocast makes a copy of the student's weights in bf16: 2 bytes more for each parameter.",
+    (0, 20): "the student is trained: its gradient and Adam's averages take memory, too.",
+    (0, 180): "the teacher is only asked: 2 bytes for each parameter.",
+    (0, 41): "that is the student of 1.5 billion parameters.",
+    (1, 41): "that is the step of 8,192 tokens; here it has twice as many.",
+    (1, 2.49): "bytes: the careful loss holds up to 33 for each entry.",
+    (1, 9.96): "that is one table in float32; the careful loss holds up to 33 bytes for each entry.",
+    (2, 157): "that is with the whole tables: now they are made for 512 tokens at a time.",
+    (2, 75): "the tables of one piece are missing.",
+    (2, 70.6): "the activations are missing.",
+    (2, 80.1): "that is in pieces of 1,024 tokens.",
 }
 
 
@@ -71,25 +79,39 @@ def same_training(attempt: Callable[[float, float, int, float, int], tuple[float
     )  # fmt: skip
 
 
-def kl_div_mean(attempt: Callable[[tuple[int, ...]], float]) -> None:
-    """Checks attempt(shape) → KL per counted row over F.kl_div(reduction="mean"), eq-kl-div-mean."""
+def mend_loss(attempt: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """Checks attempt(logits_s, logits_t, T) → T²·KL(p‖q) of tokens (B, L, V), averaged over all tokens."""
 
-    def number(of):
-        return lambda shape: torch.tensor(float(of(shape)))
+    def loss(dim=-1, power=2, count=lambda z: z.shape[0] * z.shape[1]):
+        def made(z, v, T):
+            log_q, log_p = (z / T).log_softmax(dim), (v.detach() / T).log_softmax(dim)
+            return T**power * (log_p.exp() * (log_p - log_q)).sum() / count(z)
 
+        return made
+
+    def texts(z):
+        return z.shape[0]
+
+    generator = torch.Generator().manual_seed(0)
+    cases = [
+        (*(3 * torch.randn(2, *shape, generator=generator, dtype=torch.double)), T)
+        for shape, T in (((2, 3, 5), 2.0), ((3, 4, 6), 4.0), ((4, 2, 7), 0.5))
+    ]
     compare(
-        "kl_div_mean", attempt, number(lambda s: s[-1]), [((8, 10),), ((2, 3, 7),), ((4, 5),)],
+        "mend_loss", attempt, loss(), cases,
         {
-            "`batchmean` divides by the first dimension alone: for tokens that is not the number of rows.":
-                number(lambda s: torch.Size(s).numel() / s[0]),
-            "this turns the factor round: `mean` is the smaller one.": number(lambda s: 1 / s[-1]),
-            "this is right for (N, C) only: for tokens (B, L, C) the classes are the last dimension.":
-                number(lambda s: s[1]),
-            "this is the first dimension, the examples: the classes are the last one.": number(lambda s: s[0]),
-            "this is the number of rows, by which both divide.": number(lambda s: torch.Size(s[:-1]).numel()),
-            "this is the number of all entries, by which `mean` divides: the rows stay in both.":
-                number(lambda s: torch.Size(s).numel()),
+            "both mistakes are still there: over which dimension do the probabilities sum to 1?": loss(1, 2, texts),
+            "`batchmean` divides by the texts alone: two texts of three tokens are six tokens.": loss(-1, 2, texts),
+            "the softmax runs over the positions of a text: the vocabulary is the last dimension.": loss(1),
+            "the softmax runs over the texts: the vocabulary is the last dimension.": loss(0),
+            "this divides by all entries, the vocabulary too: a divergence is a sum over the vocabulary.":
+                loss(count=Tensor.numel),
+            "this divides by the tokens of one text alone: take the mean over all tokens.":
+                loss(count=lambda z: z.shape[1]),
+            "this is the sum over all tokens: take their mean.": loss(count=lambda z: 1),
+            "the factor T² was right: it is missing now.": loss(power=0),
         },
+        student=0, teacher=1,
     )  # fmt: skip
 
 
