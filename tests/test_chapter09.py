@@ -2,6 +2,7 @@
 
 import math
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
@@ -10,11 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax, softmax
+from scipy.stats import t
 from torch.utils.flop_counter import FlopCounterMode
 
 from companion import checks
 from companion.losses import kd_loss
-from companion.metrics import accuracy
+from companion.metrics import paired_interval
 from companion.models import MLP, ConvNet, parameters
 from companion.tokens import generalized_jsd_loss, sparse_kd_loss
 from companion.training import fit
@@ -382,24 +384,31 @@ def code(part):
 
 
 WRONG_LOSSES = {
-    "agreement: 0": lambda z, v: kd_loss(z, v, T=4) + 1e-3 * z.square().mean(),
+    "agreement: 0": lambda z, v: kd_loss(z, v, T=4) + z.square().mean(),
     "by hand: 2.093": lambda z, v: kd_loss(z, v, T=4) / 16,
     "text twice as long": lambda z, v: kd_loss(z, v, T=4) * z.shape[-2],
 }
 
 
-@pytest.mark.parametrize("fault", [None, *WRONG_LOSSES, "rows name labels", "teacher repeats"])
+@pytest.mark.parametrize("fault", [None, *WRONG_LOSSES, "shuffled", "shifted", "teacher repeats"])
 def test_the_five_checks_find_each_fault(fault, images):
     """A set-up with one fault fails the check of that name; without any, none fails."""
-    names = {"math": math, "torch": torch, "accuracy": accuracy}
+    names = {"math": math, "torch": torch, "deepcopy": deepcopy}
     exec(code("def before_training"), names)
-    rows = torch.eye(10)[images.y] * 3 + torch.randn(20, 10, generator=torch.Generator().manual_seed(0))
-    teacher = ConvNet(4, seed=0).train(fault == "teacher repeats")
-    loss = WRONG_LOSSES.get(fault, lambda z, v: kd_loss(z, v, T=4))
-    order = torch.arange(20).roll(5 * (fault == "rows name labels"))
-    found = names["before_training"](loss, teacher, images.x, images.y, rows[order])
+    teacher = ConvNet(4, seed=0).eval()
+    with torch.no_grad():
+        rows = teacher(images.x)
+        rows = rows[torch.arange(20).roll(5 * (fault == "shuffled"))]
+        x = images.x.roll(2, -1) if fault == "shifted" else images.x
+        teacher.train(fault == "teacher repeats")
+        kept = deepcopy(teacher.state_dict())
+        loss = WRONG_LOSSES.get(fault, lambda z, v: kd_loss(z, v, T=4))
+        found = names["before_training"](loss, teacher, x, rows)
     failed = {name for name, passed in found.items() if not passed}
-    assert failed == {fault} - {None} or (fault == "text twice as long" and fault in failed)
+    due = "rows are its answers" if fault in ("shuffled", "shifted") else fault
+    assert failed == {due} - {None} or (fault == "text twice as long" and fault in failed)
+    assert all(map(torch.equal, kept.values(), teacher.state_dict().values()))  # it asks copies
+    assert teacher.training == (fault == "teacher repeats")
 
 
 @pytest.mark.parametrize("fault", [None, "sure: 0", "padding"])
@@ -438,8 +447,6 @@ def test_batch_norm_moves_its_stored_mean_at_each_pass():
 
 
 def test_three_pairs_give_an_interval_three_and_a_half_times_as_wide():
-    from scipy.stats import t
-
     three, ten = (t.ppf(0.975, n - 1) / math.sqrt(n) for n in (3, 10))
     assert f"an interval about {three / ten:.1f} times as wide" in TEXT
 
@@ -447,14 +454,12 @@ def test_three_pairs_give_an_interval_three_and_a_half_times_as_wide():
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(784)])
 def test_the_check_of_the_teacher_sees_dropout_alone_and_batch_norm_alone(layer, images):
     """Dropout moves no buffers, and batch norm gives one answer twice: each alone is found."""
-    names = {"math": math, "torch": torch, "accuracy": accuracy}
+    names = {"math": math, "torch": torch, "deepcopy": deepcopy}
     exec(code("def before_training"), names)
     rows = torch.eye(10)[images.y] * 3
     teacher = torch.nn.Sequential(torch.nn.Flatten(), layer, torch.nn.Linear(784, 10))
     for mode in (True, False):
-        found = names["before_training"](
-            lambda z, v: kd_loss(z, v, T=4), teacher.train(mode), images.x, images.y, rows
-        )
+        found = names["before_training"](lambda z, v: kd_loss(z, v, T=4), teacher.train(mode), images.x, rows)
         assert found["teacher repeats"] is not mode
 
 
@@ -475,15 +480,36 @@ MASKED = {
     "the sequences' means": lambda rows, mask: (keep(rows, mask).sum(1) / mask.sum(1).clamp(min=1)).mean(),
     "the result differs": lambda rows, mask: keep(rows, mask).sum(),
 }
-TEACHERS = {
-    "✓ average_teachers": lambda v, T: torch.stack([(one / T).softmax(-1) for one in v]).mean(0),
-    "the logits are averaged": lambda v, T: (v.mean(0) / T).softmax(-1),
-    "T is ignored": lambda v, T: v.softmax(-1).mean(0),
-    "added, not averaged": lambda v, T: (v / T).softmax(-1).sum(0),
-    "runs over the examples": lambda v, T: (v / T).softmax(-1).mean(1),
-    "the logarithms are averaged": lambda v, T: (v / T).log_softmax(-1).mean(0).exp(),
-    "softmax twice": lambda v, T: (v / T).softmax(-1).mean(0).softmax(-1),
-    "the result differs": lambda v, T: (v / T).softmax(-1).mean(0) + 0.01,
+
+
+def best(val):
+    return val.mean(1).argmax()
+
+
+def reported(a, b):
+    gap = paired_interval(a, b)
+    return gap.mean, gap.half_width
+
+
+GAPS = {
+    "✓ fair_gap": lambda va, vb, ta, tb: reported(ta[best(va)], tb[best(vb)]),
+    "chosen on test images": lambda va, vb, ta, tb: reported(ta[best(ta)], tb[best(tb)]),
+    "both sides have the taught": lambda va, vb, ta, tb: reported(ta[best(va)], tb[best(va)]),
+    "both sides have the best rate of the labels": lambda va, vb, ta, tb: reported(
+        ta[best(vb)], tb[best(vb)]
+    ),
+    "the single luckiest": lambda va, vb, ta, tb: reported(ta[va.amax(1).argmax()], tb[vb.amax(1).argmax()]),
+    "turned round": lambda va, vb, ta, tb: reported(tb[best(vb)], ta[best(va)]),
+    "treated as unrelated": lambda va, vb, ta, tb: (
+        (ta[best(va)] - tb[best(vb)]).mean(),
+        t.ppf(0.975, ta.shape[1] - 1) * ((ta[best(va)].var() + tb[best(vb)].var()) / ta.shape[1]).sqrt(),
+    ),
+    "the two ends": lambda va, vb, ta, tb: (
+        paired_interval(ta[best(va)], tb[best(vb)]).low,
+        paired_interval(ta[best(va)], tb[best(vb)]).high,
+    ),
+    "validation scores are reported": lambda va, vb, ta, tb: reported(va[best(va)], vb[best(vb)]),
+    "the result differs": lambda va, vb, ta, tb: (0.0, 1.0),
 }
 
 
@@ -493,9 +519,9 @@ def test_masked_mean(piece, capsys):
     assert piece in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("piece", TEACHERS)
-def test_average_teachers(piece, capsys):
-    checks.average_teachers(TEACHERS[piece])
+@pytest.mark.parametrize("piece", GAPS)
+def test_fair_gap(piece, capsys):
+    checks.fair_gap(GAPS[piece])
     assert piece in capsys.readouterr().out
 
 

@@ -197,7 +197,7 @@ EXERCISES = (
              (2, "mode"): "training mode moves batch norm's averages, and no weight.",
          }), kind="diagnose"),
     _row("masked_mean", "09_faq", 2, "losses", "A mean over counted positions", several.masked_mean),
-    _row("average_teachers", "09_faq", 1, "soft targets", "Several teachers, one target", several.average_teachers),
+    _row("fair_gap", "09_faq", 2, "measuring", "A fair report", experiments.fair_gap),
     _row("attention_loss", "10_features", 2, "losses", "Where is it active?", inside.attention_loss),
     _row("who_notices", "10_features", 2, "losses", "Which loss notices?", choice(
         "who_notices", ("attention", "hint"), {

@@ -47,6 +47,69 @@ def paired_interval(attempt: Callable[[Tensor, Tensor], tuple[float, float]]) ->
     )  # fmt: skip
 
 
+def fair_gap(attempt: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[float, float]]) -> None:
+    """Checks attempt(val_taught, val_labels, test_taught, test_labels) → (mean, half width) of taught − labels.
+
+    val (R, S) and test (R, P): accuracies at R rates; each side's rate is its best on validation, as a mean of seeds.
+    """
+    generator = torch.Generator().manual_seed(9)
+    cases = []
+    for rates, seeds, pairs in [(4, 3, 10), (5, 3, 6)]:
+        bent = torch.arange(rates, dtype=torch.double)
+        sides = []
+        for best, top in [(rates - 2, 76.0), (1, 73.0)]:  # the taught side's best rate is larger
+            curve = top - 3 * (bent - best).abs()
+            val = curve[:, None] + torch.randn(rates, seeds, generator=generator, dtype=torch.double) / 2
+            val[best - 1, 0] = top + 4  # the single luckiest student is not at the best rate
+            val[best - 1, 1:] -= 2
+            test = curve[:, None] + torch.randn(rates, pairs, generator=generator, dtype=torch.double)
+            test[rates - 1 - best] = top + 6 + torch.randn(pairs, generator=generator, dtype=torch.double)
+            sides.append((val, test))
+        shared = 2 * torch.randn(pairs, generator=generator, dtype=torch.double)  # images and first weights
+        (val_taught, test_taught), (val_labels, test_labels) = sides
+        cases.append((val_taught, val_labels, test_taught + shared, test_labels + shared))
+
+    def best(val):
+        return val.mean(1).argmax()
+
+    def report(a, b):
+        gap = metrics.paired_interval(a, b)
+        return torch.tensor([gap.mean, gap.half_width], dtype=torch.double)
+
+    def right(va, vb, ta, tb):
+        return report(ta[best(va)], tb[best(vb)])
+
+    def unpaired(va, vb, ta, tb):
+        a, b = ta[best(va)], tb[best(vb)]
+        spread = ((a.var() + b.var()) / (a - b).var()).sqrt()
+        return report(a, b) * torch.stack([torch.ones_like(spread), spread])
+
+    def ends(va, vb, ta, tb):
+        mean, half = right(va, vb, ta, tb)
+        return torch.stack([mean - half, mean + half])
+
+    compare(
+        "fair_gap", attempt, right, cases,
+        {
+            "the rates are chosen on test images: choose on validation, and report on test.":
+                lambda va, vb, ta, tb: report(ta[best(ta)], tb[best(tb)]),
+            "both sides have the taught side's best rate: search one for each.":
+                lambda va, vb, ta, tb: report(ta[best(va)], tb[best(va)]),
+            "both sides have the best rate of the labels' side: search one for each.":
+                lambda va, vb, ta, tb: report(ta[best(vb)], tb[best(vb)]),
+            "the rate of the single luckiest student: take each rate's mean over the seeds first.":
+                lambda va, vb, ta, tb: report(ta[va.amax(1).argmax()], tb[vb.amax(1).argmax()]),
+            "the gap is turned round: taught − labels.":
+                lambda va, vb, ta, tb: report(tb[best(vb)], ta[best(va)]),
+            "the two sides are treated as unrelated: column i of both tables is a pair.": unpaired,
+            "these are the two ends: return the mean and the half width.": ends,
+            "the validation scores are reported: they have chosen the rate, so report on test.":
+                lambda va, vb, ta, tb: report(va[best(va)], vb[best(vb)]),
+        },
+        rtol=2e-3,
+    )  # fmt: skip
+
+
 def permute_dark(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Checks attempt(p, y) → p with the probabilities of the wrong classes shuffled within each row."""
     generator = torch.Generator().manual_seed(1)

@@ -1,11 +1,10 @@
-"""Exercises on losses over positions and over several teachers (chapters 9 and 15)."""
+"""Exercises on losses over positions (chapters 9 and 15)."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .. import losses
 from ._compare import compare
 
 
@@ -38,37 +37,6 @@ def masked_mean(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
                 lambda rows, mask: kept(rows, mask).sum() / mask.sum(),
             "this is the mean of the sequences' means: a token of a short sequence then weighs more.":
                 lambda rows, mask: (kept(rows, mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean(),
-        },
-    )  # fmt: skip
-
-
-def average_teachers(attempt: Callable[[Tensor, float], Tensor]) -> None:
-    """Checks attempt(logits_t, T) → targets (N, C): logits_t (K, N, C) of K teachers, their softened mean."""
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(3, 4, 5, generator=generator, dtype=torch.double) * 3
-    compare(
-        "average_teachers", attempt, lambda v, T: losses.soften(v, T).mean(0),
-        [(logits, 2.0), (logits[:2, :3], 4.0), (logits[1:, 1:], 0.5)],
-        {
-            "the logits are averaged: one sure teacher then outvotes the others. Soften each, then average.":
-                lambda v, T: losses.soften(v.mean(0), T),
-            "T is ignored: soften each teacher's logits first.": lambda v, T: losses.soften(v).mean(0),
-            "the probabilities are added, not averaged: the rows sum to K.":
-                lambda v, T: losses.soften(v, T).sum(0),
-            "the mean runs over the examples: the teachers are the first dimension.":
-                lambda v, T: losses.soften(v, T).mean(1),
-            "the logarithms are averaged: that is a product of teachers, and its rows do not sum to 1.":
-                lambda v, T: losses.soften(v, T).log().mean(0).exp(),
-            "softmax twice: the mean of probabilities is a distribution already.":
-                lambda v, T: losses.soften(losses.soften(v, T).mean(0)),
-            "T divides the probabilities: divide the logits, before the softmax.":
-                lambda v, T: losses.soften(v).mean(0) / T,
-            "T multiplies the logits: that sharpens. Divide.": lambda v, T: losses.soften(v, 1 / T).mean(0),
-            "the softmax runs over the teachers: take dim=-1, the classes.":
-                lambda v, T: (v / T).softmax(0).mean(0),
-            "the mean runs over the classes: the teachers are the first dimension.":
-                lambda v, T: losses.soften(v, T).mean(-1),
-            "this is the median of the teachers: take the mean.": lambda v, T: losses.soften(v, T).median(0).values,
         },
     )  # fmt: skip
 
