@@ -29,6 +29,7 @@ IMPORTS = """
 from math import log
 import torch
 import torch.nn.functional as F
+from companion import metrics
 from companion.losses import distillation_loss as _distillation_loss, soften as _soften
 """
 
