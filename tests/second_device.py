@@ -39,6 +39,9 @@ class Module(_DummyBackendModule):
     def set_rng_state(self, state, device=None):
         torch.set_rng_state(state)
 
+    def get_amp_supported_dtype(self):  # torch.utils.checkpoint asks, once this device is known
+        return [torch.bfloat16, torch.float16]
+
 
 _setup_privateuseone_for_python_backend(NAME, Module())
 
