@@ -19,7 +19,7 @@ from companion.training import fit, predict, teacher_logits
 from experiments.common import REPORTED, TUNING, run_all
 
 RATES = (0.01, 0.03, 0.1, 0.3)
-TEMPERATURES = (0.5, 1, 2, 4, 8, 16)
+TEMPERATURES = (0.5, 1, 2, 3, 4, 8, 16)
 UNITS = (2, 3, 4, 6, 8, 16, 32)  # of the student's only layer between 64 pixels and ten logits
 
 

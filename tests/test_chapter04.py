@@ -496,3 +496,71 @@ def test_the_students_of_digits_are_the_stored_ones_and_some_are_made_again():
         assert again["accuracy"] == pytest.approx(line["accuracy"].item(), abs=2)
         for column in ("off_2", "off_10", "near_2", "forward"):
             assert again[column] == pytest.approx(line[column].item(), rel=0.05)
+
+
+def test_the_students_of_clothes_are_the_stored_ones_and_t_2_and_4_part_them():
+    """04_fashion.csv: four sizes, each rate tried at each T, the best reported; and one run made again."""
+    from experiments import chapter04_fashion as ours
+    from experiments.common import TUNING, stored
+
+    lines, test = stored("04_fashion"), {}
+    for units in ours.UNITS:
+        for T in ours.TEMPERATURES:
+            rows = lines[(lines["units"] == units) & (lines["T"] == T)]
+            choosing = rows["part"] == "val"
+            assert set(rows[["lr", "seed"]][choosing].tolist()) == {
+                (lr, seed) for lr in ours.RATES for seed in TUNING
+            }
+            best = max(ours.RATES, key=lambda lr: rows["accuracy"][choosing & (rows["lr"] == lr)].mean())
+            assert rows[["lr", "seed"]][~choosing].tolist() == [(best, seed) for seed in range(10)]
+            test[units, T] = rows["accuracy"][~choosing]
+        assert (test[units, 2] - test[units, 1]).mean() > -0.5 > (test[units, 4] - test[units, 1]).mean()
+    rate = lines["lr"][(lines["units"] == 2) & (lines["T"] == 8) & (lines["part"] == "test")][0].item()
+    student = ours.trained(2, 8, rate, (0,))[0]
+    images, behind = ours.marked("test", 0)
+    line = lines[(lines["units"] == 2) & (lines["T"] == 8) & (lines["seed"] == 0)]
+    right = 100 * (student(images.x).argmax(-1) == images.y).double().mean().item()
+    assert right == pytest.approx(line["accuracy"].item(), abs=1)
+    assert behind == pytest.approx(line["behind"].item(), rel=1e-3)
+
+
+def test_the_forgotten_factor_is_as_stored_and_costs_only_beside_labels():
+    """04_factor.csv: a rate chosen for each setting; the loss of a setting is that of the effective α."""
+    from experiments import chapter04_factor as ours
+    from experiments.common import TUNING, stored
+
+    lines, test = stored("04_factor"), {}
+    for setting in ours.SETTINGS:
+        rows = lines[
+            np.all([lines[k] == x for k, x in zip(("alpha", "T", "factor"), setting, strict=True)], 0)
+        ]
+        choosing = rows["part"] == "val"
+        assert set(rows[["lr", "seed"]][choosing].tolist()) == {
+            (lr, seed) for lr in ours.RATES for seed in TUNING
+        }
+        best = max(ours.RATES, key=lambda lr: rows["accuracy"][choosing & (rows["lr"] == lr)].mean())
+        assert rows[["lr", "seed"]][~choosing].tolist() == [(best, seed) for seed in range(10)]
+        test[setting] = rows["accuracy"][~choosing]
+    labels = test[0, 1, 1].mean()
+    assert test[0.5, 32, 1024].mean() - labels > 2 > 0.5 > test[0.5, 32, 1].mean() - labels
+    assert abs((test[1, 32, 1024] - test[1, 32, 1]).mean()) < 1
+    rate = lines["lr"][(lines["alpha"] == 0.5) & (lines["factor"] == 1024)][-1].item()
+    images = ours.images_of("test")
+    again = ours.trained(0.5, 32, 1024, rate, (0,))[0](images.x).argmax(-1)
+    assert 100 * (again == images.y).double().mean().item() == pytest.approx(
+        test[0.5, 32, 1024][0].item(), abs=1
+    )
+
+
+@pytest.mark.equation("eq-half-variance")
+@pytest.mark.parametrize("T", [0.25, 4.0, 32.0])
+def test_the_classes_shares_add_up_to_the_loss_and_go_by_squared_gaps_at_a_high_t(rows, T):
+    z, v = rows[:, 0]
+    s = np.linspace(0, 1, 20001)[:, None]
+    r = softmax(((1 - s) * v + s * z) / T, -1)
+    apart = (z - v) - (r * (z - v)).sum(-1, keepdims=True)
+    share = np.trapezoid((1 - s) * r * apart**2, s, axis=0)
+    assert share.sum() == pytest.approx(kd(z[None], v[None], T)[0], rel=1e-4)
+    if T == 32:
+        squares = centred(z - v) ** 2
+        np.testing.assert_allclose(share / share.sum(), squares / squares.sum(), atol=0.1)
