@@ -1,6 +1,6 @@
-"""The stored runs of chapter 18: two divisions of a loss; resumes that lack something; a teacher asked or stored; forms.
+"""The stored runs of chapter 18: two divisions of a loss; resumes that lack something; a teacher asked or stored.
 
-    python -m experiments.chapter18     # resumes where it stopped; about a quarter of an hour on one core
+    python -m experiments.chapter18     # resumes where it stopped; about ten minutes on one core
 
 Nothing is tuned: both of what is compared run with the settings that the chapter shows. The first two are in float64.
 The third has a real teacher, SmolLM2-135M, in float32, and counts seconds of one core (process time).
@@ -18,7 +18,7 @@ from companion import scaling
 from companion.scaling import Lesson, Reader, batch, by_length, models, share, text, two_kinds
 from companion.stored import Stored, largest, store
 from companion.teachers import king_james, smollm2
-from companion.tokens import forward_kl_loss, sparse_kd_loss
+from companion.tokens import forward_kl_loss
 from experiments.common import REPORTED, run_all
 
 torch.set_num_threads(1)
@@ -219,74 +219,7 @@ def kept() -> None:
     )
 
 
-# ------------------------------------------------------------------------- in which form the answers are kept
-
-FORMS, FRESH = ("full", "draws", "largest"), 16  # lines that no student reads
-
-
-def drawn(p: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
-    """TOP tokens drawn from each answer p (N, V), 2 bytes each: a token that comes up twice stands there twice."""
-    return {"index": torch.multinomial(p, TOP, replacement=True, generator=draw).to(torch.uint16)}
-
-
-def form_loss(form: str, z: Tensor, said: dict[str, Tensor]) -> Tensor:
-    """Mean nats of the logits z (N, V) against what was kept: logits, the likeliest and one for the rest, or draws."""
-    if form == "full":
-        return forward_kl_loss(z, said["logits"])
-    at = said["index"].long()
-    if form == "draws":  # the cross-entropy with each token's share of the draws
-        return -z.log_softmax(-1).gather(-1, at).mean()
-    return sparse_kd_loss(z, at, said["p"].float(), tail=True)
-
-
-@lru_cache(maxsize=1)
-def formed(seed: int) -> dict[str, dict]:
-    """The student of `kept` from each form: the same start, lines and steps; how far it ends on fresh lines."""
-    teacher, steps = smollm2(), VERSES // ROWS
-    ids = verses(teacher, seed)
-    fresh = verses(teacher, seed + 100)[:FRESH]
-    with torch.no_grad():
-        v = torch.cat([teacher(part) for part in ids.split(ROWS)])
-        v_fresh = teacher(fresh)
-    draw = torch.Generator().manual_seed(seed)
-    kept = {
-        "full": {"logits": v},
-        "draws": {
-            "index": torch.stack([drawn(line.softmax(-1), draw)["index"] for line in v]),
-        },
-        "largest": largest(v, TOP),
-    }
-    found = {}
-    for form in FORMS:
-        student = Reader(len(teacher.embedding.weight), WIDTH, length=LONG, seed=seed)
-        _, optimiser, schedule = ready(student, SPEED, EPOCHS * steps)
-        start = process_time()
-        for step in range(EPOCHS * steps):
-            rows = batch(VERSES, ROWS, step, seed)
-            said = {name: x[rows].flatten(0, 1) for name, x in kept[form].items()}
-            z = (student(ids[rows]) @ student.head.weight.T).flatten(0, 1)
-            descend(form_loss(form, z, said), optimiser, schedule)
-        spent = process_time() - start
-        with torch.no_grad():
-            z = student(fresh) @ student.head.weight.T
-        found[form] = {"nats": forward_kl_loss(z, v_fresh).item(), "seconds": spent / (EPOCHS * steps)}
-    return found
-
-
-def formed_one(form: str, seed: int) -> dict:
-    return formed(seed)[form]
-
-
-def forms() -> None:
-    about = (
-        "Nats a token from SmolLM2's full answers on 16 fresh lines, by the form that taught: whole answers, 50 draws, "
-        "or the 50 likeliest and one for the rest; seconds of a step; 20 steps of 16 lines; one rate; seeds 0 to 4"
-    )
-    run_all("18_forms", about, [{"form": f, "seed": s} for s in range(5) for f in FORMS], formed_one)
-
-
 if __name__ == "__main__":
     kinds()
     resumed()
     kept()
-    forms()

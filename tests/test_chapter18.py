@@ -6,7 +6,7 @@ import torch
 
 from companion.costs import Plan, bill, bytes_a_token, flops, loss_alone, loss_taught
 from companion.scaling import Reader
-from experiments.chapter18 import drawn, form_loss, resumed_one
+from experiments.chapter18 import resumed_one
 from experiments.common import stored
 
 
@@ -183,29 +183,3 @@ def test_what_the_disk_must_do():
     assert bill(Plan())["disk_draws"] == 10 * 20e12
     assert round(6 * 7e9 * 8192 / 4e14, 2) == 0.86
     assert 12 * 7 / 60 == 1.4  # GB a second, a checkpoint in a minute
-
-
-def test_draws_have_the_teacher_s_answer_on_average_and_the_gradient_of_the_whole_answers():
-    draw = torch.Generator().manual_seed(0)
-    p = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).expand(4000, -1)
-    index = drawn(p, draw)["index"].long()
-    assert index.shape == (4000, 50)
-    shares = torch.zeros(4).scatter_add(0, index.flatten(), torch.ones(index.numel())) / index.numel()
-    assert (shares - p[0]).abs().max() < 0.005
-    pushes = {}
-    for form, said in {
-        "full": {"logits": p.double().log()},
-        "draws": {"index": index},
-    }.items():
-        z = torch.zeros(4000, 4, dtype=torch.float64, requires_grad=True)
-        form_loss(form, z, said).backward()
-        pushes[form] = z.grad.sum(0)
-    assert torch.allclose(pushes["draws"], pushes["full"], atol=0.005)
-    assert torch.allclose(pushes["full"], 0.25 - p[0].double(), atol=1e-6)
-
-
-def test_the_stored_forms_are_compared_on_the_same_seeds():
-    rows = stored("18_forms")
-    assert sorted(set(rows["form"])) == ["draws", "full", "largest"]
-    for form in set(rows["form"]):
-        assert sorted(rows[rows["form"] == form]["seed"]) == list(range(5))
