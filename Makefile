@@ -15,6 +15,7 @@ SERVER_PORT ?= 8765
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 PAGE_TOOLS := $(VENV)/page-tools
+NBVAL ?= --nbval
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 PAGES  := _build/html/index.html
 NOTEBOOKS = $(sort $(wildcard chapters/*.ipynb reference/*.ipynb))
@@ -82,11 +83,12 @@ test-pages: book $(PAGE_TOOLS)  ## every built page in Chromium: console, networ
 
 # Bounds are drawn within a factor of two where outputs are stored; another processor measures a little else.
 test-notebooks: $(READY) teachers  ## nbval over every notebook
-	BOOK_SLACK=3 $(BIN)/python -m pytest -n 2 --dist loadfile -p tests.nbval_figures --nbval --nbval-current-env --durations=8 \
+	BOOK_SLACK=3 $(BIN)/python -m pytest -n 2 --dist loadfile -p tests.nbval_figures $(NBVAL) --nbval-current-env --durations=8 \
 		--nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=600 $(NOTEBOOKS)
 
-test-seeds: $(READY)  ## every notebook's claims under five other seeds (about 20 minutes)
-	for seed in 1 2 3 4 5; do BOOK_SEED=$$seed $(MAKE) --no-print-directory test-notebooks || exit 1; done
+# Under another seed outputs differ, and the claims must hold: cells are run, and their outputs not compared.
+test-seeds: $(READY)  ## every notebook's claims under five other seeds (about 50 minutes)
+	for seed in 1 2 3 4 5; do BOOK_SEED=$$seed $(MAKE) --no-print-directory NBVAL=--nbval-lax test-notebooks || exit 1; done
 
 test-device: $(READY)  ## every notebook with its training on a second device, which refuses what a GPU refuses (about 20 minutes)
 	BOOK_DEVICE=second PYTHONPATH="$(CURDIR)/tests/on_second_device" $(MAKE) --no-print-directory test-notebooks

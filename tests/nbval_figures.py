@@ -76,6 +76,21 @@ def near(numbers: list[float], others: list[float]) -> bool:
     return apart <= NEAR * (max(*numbers, *others, 0) - min(*numbers, *others, 0)) * len(numbers)
 
 
+def apart(one, other, at="figure") -> str:
+    """The first place where two figures aren't alike."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return next(apart(one[k], other[k], f"{at}[{k!r}]") for k in one if not alike(one[k], other[k]))
+    if isinstance(one, list) and isinstance(other, list) and shape(one) == shape(other) and flat(one) is None:
+        i = next(i for i in range(len(one)) if not alike(one[i], other[i]))
+        return apart(one[i], other[i], f"{at}[{i}]")
+    return f"{at}: {str(one)[:200]} is stored, and {str(other)[:200]} came out"
+
+
+def pytest_assertrepr_compare(config, op, left, right):
+    if isinstance(left, Figure) and isinstance(right, Figure):
+        return ["two moving figures", apart(left.figure, right.figure)]
+
+
 def pytest_configure(config):
     plain = IPyNbCell.sanitize
 

@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from companion._moving import MIME
-from tests.nbval_figures import Figure
+from tests.nbval_figures import Figure, apart
 from tests.test_notebooks import CHAPTERS, ROOT, cells
 
 
@@ -96,3 +96,12 @@ def test_nbval_passes_the_first_and_finds_the_second(tmp_path):
     command = [sys.executable, "-m", "pytest", "-p", "tests.nbval_figures", "--nbval", "--nbval-current-env"]
     run = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert "1 failed, 1 passed" in run.stdout and "height.ipynb" in run.stdout
+    assert "figure['data']['ys']: [0.0, 2.0, 0.5] is stored, and [0.0, 1.0, 0.5] came out" in run.stdout
+
+
+def test_the_first_place_that_differs_is_named():
+    figure = {"goal": [[0, 1], [1, 0]], "notes": ["one", "two"], "start": 3}
+    assert apart(figure, {**figure, "start": 4}).startswith("figure['start']: 3 is stored, and 4")
+    assert apart(figure, {**figure, "notes": ["one", "three"]}).startswith("figure['notes'][1]: two is")
+    assert apart(figure, {**figure, "notes": ["one"]}).startswith("figure['notes']: ['one', 'two']")
+    assert apart(figure, {"goal": 1}).startswith("figure: {")
