@@ -76,7 +76,7 @@ test: test-unit test-notebooks  ## unit tests, then every notebook again, compar
 	@echo "Left to others: tests/pages to make test-pages (needs Chromium), tests/peers to make test-peers."
 
 test-unit: $(READY) teachers
-	$(BIN)/python -m pytest tests --ignore=tests/pages -n 2
+	$(BIN)/python -m pytest tests --ignore=tests/pages -n 2 --dist worksteal
 
 test-pages: book $(PAGE_TOOLS)  ## every built page in Chromium: console, network, links, widths, formulas, accessibility
 	$(BIN)/python -m pytest tests/pages -n 2 --dist loadgroup --durations=12

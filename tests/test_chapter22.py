@@ -297,15 +297,22 @@ def test_the_rates_of_fifty_and_of_both_were_chosen_on_validation_and_lie_inside
         check_chosen(rows[(rows["kept"] == kept) & (rows["drawn"] == drawn)], NEAR)
 
 
-@pytest.mark.parametrize("kept, drawn", SIZES)
-def test_a_student_of_fifty_or_of_both_begins_as_stored(kept, drawn, monkeypatch):
-    """The first four steps again, for which only their lines are asked."""
-    rows = stored("22_sizes")
-    (row,) = rows[(rows["kept"] == kept) & (rows["drawn"] == drawn) & (rows["seed"] == 0)]
+@pytest.fixture(scope="module")
+def first_steps():
+    """The training lines, and the teacher's answers to those of the first four steps; it is asked once."""
     lines = runs.lines_of("train", runs.LEARNT)
     used = torch.cat([runs.batch(runs.LEARNT, runs.ROWS, step, 0) for step in range(4)])
     v = torch.zeros(runs.LEARNT, runs.LONG, COMMON, dtype=torch.float16)
     v[used] = runs.asked(lines[used])
+    return lines, v
+
+
+@pytest.mark.parametrize("kept, drawn", SIZES)
+def test_a_student_of_fifty_or_of_both_begins_as_stored(kept, drawn, first_steps, monkeypatch):
+    """The first four steps again, for which only their lines are asked."""
+    rows = stored("22_sizes")
+    (row,) = rows[(rows["kept"] == kept) & (rows["drawn"] == drawn) & (rows["seed"] == 0)]
+    lines, v = first_steps
     monkeypatch.setattr(runs, "answered", lambda part: (lines, v) if part == "train" else (lines[:1], v[:1]))
     runs.told_all.cache_clear()
     found = runs.sizes_one(kept, drawn, float(row["lr"]), 0, steps=4)
@@ -320,13 +327,10 @@ def test_what_fits_into_120_bytes():
     assert pytest.approx(150, rel=0.01) == (95 / 60**0.5) ** 2
 
 
-def test_the_sums_of_steps_begin_as_stored(monkeypatch):
+def test_the_sums_of_steps_begin_as_stored(first_steps, monkeypatch):
     """The first four steps again: how far the sum of their gradients is off in each form."""
     rows = stored("22_steps")
-    lines = runs.lines_of("train", runs.LEARNT)
-    used = torch.cat([runs.batch(runs.LEARNT, runs.ROWS, step, 0) for step in range(4)])
-    v = torch.zeros(runs.LEARNT, runs.LONG, COMMON, dtype=torch.float16)
-    v[used] = runs.asked(lines[used])
+    lines, v = first_steps
     monkeypatch.setattr(runs, "answered", lambda part: (lines, v))
     for cached in (runs.told_all, runs.told_of, runs.step_errors):
         cached.cache_clear()

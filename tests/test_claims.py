@@ -15,6 +15,7 @@ from docutils.utils import new_document
 from nbformat import v4
 from nbval.plugin import get_sanitize_patterns
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinx.util.docutils import docutils_namespace
 
 from companion import checks
@@ -348,6 +349,41 @@ a float is {glue:text}`cold:.1f`, a small one {glue:text}`small:.0e`, a word {gl
     assert "It gains 2.1 ± 0.4 points, or 2.10 of 10 runs; it loses −2.1 ± 0.4, from −2.50 to −1.7;" in page
     assert "a float is −3.0, a small one 1e−05, a word a-1." in page
     assert "There: −2.5." in (tmp_path / "out/index.txt").read_text("utf-8")
+
+
+def drawing(alt):
+    """A cell whose figure has this alternative text."""
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt"/>'
+    outputs = [v4.new_output("display_data", {"image/svg+xml": svg})]
+    return v4.new_code_cell("plot()", outputs=outputs, metadata={"mystnb": {"image": {"alt": alt}}})
+
+
+def built(folder, alt):
+    """The page of a notebook that gives numbers, and then draws."""
+    path = folder / "index.ipynb"
+    notebook_that_glues(path, "A figure.", gain=GAIN, cold=-2.999)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(drawing(alt))
+    nbformat.write(notebook, path)
+    with docutils_namespace():
+        settings = {"extensions": ["myst_nb", "glued"], "nb_execution_mode": "off"}
+        app = Sphinx(
+            folder, None, folder / "out", folder / "trees", "html", settings, status=None, warning=None
+        )
+        app.build()
+    return (folder / "out/index.html").read_text("utf-8")
+
+
+def test_a_figure_s_alternative_text_has_the_numbers_of_the_run(tmp_path):
+    page = built(
+        tmp_path, "Bars, of {glue:text}`gain` and {glue:text}`gain_mean:.2f`, at {glue:text}`cold:.1f`."
+    )
+    assert 'alt="Bars, of 2.1 ± 0.4 and 2.10, at −3.0."' in page
+
+
+def test_a_number_that_no_cell_gives_is_named(tmp_path):
+    with pytest.raises(ExtensionError, match=r"index.ipynb: no cell glues 'gone'"):
+        built(tmp_path, "Bars of {glue:text}`gone:.1f`.")
 
 
 def test_only_what_is_glued_gets_a_minus():

@@ -95,6 +95,8 @@ def families(given):
 @cache
 def printed():
     texts = [cell.source for path in NOTEBOOKS for cell in cells(path, "markdown")]
+    # captions and alternative texts of figures
+    texts += [str(cell.metadata.get("mystnb")) for path in NOTEBOOKS for cell in cells(path, "code")]
     texts += [path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("reference/*.md"))]
     return {name for text in texts for name in re.findall(r"\{glue:\w+\}`(\w+)", text)}
 
