@@ -55,10 +55,12 @@ def ticks(axes, which) -> tuple[list[float], list[float]]:
         mark = next(tick.iter(f"{SVG}use"), None)
         if not re.fullmatch(rf"{which}tick_\d+", tick.get("id", "")) or mark is None:
             continue
-        label = "".join(t for text in tick.iter(f"{SVG}text") for t in text.itertext()).strip()
-        if re.fullmatch(r"[−-]?[\d,]*\.?\d+ ?%?", label):
+        label = "".join("".join(text.itertext()) for text in tick.iter(f"{SVG}text"))
+        label = re.sub(r"[\s,]", "", label).replace("−", "-").rstrip("%")
+        power = re.fullmatch(r"10(-?\d)", label) if next(tick.iter(f"{SVG}tspan"), None) is not None else None
+        if power or re.fullmatch(r"-?\d*\.?\d+", label):
             places.append(float(mark.get(which)))
-            numbers.append(float(label.rstrip(" %").replace("−", "-").replace(",", "")))
+            numbers.append(10.0 ** int(power[1]) if power else float(label))
     return places, numbers
 
 
