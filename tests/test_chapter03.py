@@ -165,6 +165,34 @@ def test_the_short_form_is_the_soft_term_and_mean_divides_by_the_classes():
     )
 
 
+def test_a_wrong_kl_is_the_call_that_makes_it(logits):
+    """Each mistake in `kl` that was measured is F.kl_div called wrongly; a mean over ten classes is the factor 1.6."""
+    log_q, log_p = (torch.tensor(x).log_softmax(-1) for x in logits)
+    calls = {
+        "KL(p‖q)": (log_q, log_p.exp()),
+        "KL(q‖p)": (log_p, log_q.exp()),
+        "q for log q": (log_q.exp(), log_p.exp()),
+    }
+    found = {kl: chapter03.divergence(log_p, log_q, kl).item() for kl in calls}
+    for kl, call in calls.items():
+        assert found[kl] == pytest.approx(F.kl_div(*call, reduction="batchmean").item(), rel=1e-9)
+    assert len({round(x, 3) for x in found.values()}) == 3
+    v, z = (torch.tensor(np.tile(x, 2)).log_softmax(-1) for x in logits)  # ten classes
+    over_all = 16 * F.kl_div(z, v.exp(), reduction="none").mean().item()
+    factor = chapter03.VARIANTS["mean over the classes"].factor
+    assert factor * chapter03.divergence(v, z, "KL(p‖q)").item() == pytest.approx(over_all, rel=1e-9)
+
+
+def test_the_control_is_the_student_of_the_weak_teacher_not_asked():
+    """1,000 labels alone: the same runs, so the same accuracy, beside another teacher."""
+    rows = stored("03_steps")
+    rows = rows[rows["part"] == "test"]
+    ours, theirs = (rows[rows["variant"] == name] for name in ("1000 labels alone", "weak teacher not asked"))
+    assert set(ours["lr"]) == set(theirs["lr"]) and len(ours) == 10
+    np.testing.assert_allclose(ours["accuracy"], theirs["accuracy"], atol=1)
+    assert ours["teacher"].min() > theirs["teacher"].max()
+
+
 def test_the_ten_lines_are_fit_with_distillation_loss(images):
     """The chapter's loop, in float64: the same weights as `fit`."""
     y, T, alpha = torch.arange(20) % 10, 4, 0.5
@@ -196,9 +224,15 @@ def test_the_ten_lines_are_fit_with_distillation_loss(images):
 
 
 @pytest.mark.parametrize(
-    "variant", ["T on the student only with factor 4", "T on the teacher only with a last layer to scale"]
+    "variant",
+    [
+        "T on the student only with factor 4",
+        "T on the teacher only with a last layer to scale",
+        "p and q swapped",
+        "q for log q",
+    ],
 )
-def test_a_loop_with_T_on_one_side_comes_back_as_stored(variant):
+def test_a_broken_loop_comes_back_as_stored(variant):
     """One run of each; another processor may move a few images."""
     rows = stored("03_steps")
     (row,) = rows[(rows["variant"] == variant) & (rows["seed"] == 3)]
