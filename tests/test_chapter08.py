@@ -11,7 +11,7 @@ from companion.losses import distillation_loss
 from companion.metrics import agreement
 from companion.models import MLP
 from companion.training import fit, teacher_logits
-from experiments import chapter08
+from experiments import chapter08, chapter20
 from experiments.common import stored
 from tests.test_notebooks import ROOT, defined
 
@@ -55,6 +55,18 @@ def test_the_pages_two_parts_take_own_images_first():
     teacher = Said([0, 1, 2, 3], [3, 2, 1, 0])
     assert missed(Said([0, 1, 2, 0], [3, 2, 0, 1]), teacher, own, new) == pytest.approx((25, 25))
     assert missed(Said([0, 0, 0, 0], [3, 2, 1, 0]), teacher, own, new) == pytest.approx((75, -75))
+
+
+def test_evened_answers_are_those_that_the_runs_learned_from():
+    """The page divides probabilities, the runs subtract offsets from logits; and a favoured class loses what it had."""
+    evened = defined(ROOT / "chapters/08_outlook.ipynb", "def evened", "import torch")["evened"]
+    v = torch.randn(500, 10, generator=torch.Generator().manual_seed(0)) * 3 + torch.arange(10) * 0.7
+    assert torch.allclose(evened(v.softmax(-1)), (v - chapter20.matched_offsets(v)).softmax(-1), atol=1e-5)
+    found = evened(torch.tensor([[0.998, 0.002], [0.95, 0.05]], dtype=torch.double))
+    d = (
+        499 * 19
+    ) ** 0.5  # the divisor of the first class: then the two answers' odds are inverse to each other
+    assert found[:, 0].tolist() == pytest.approx([499 / (499 + d), 19 / (19 + d)])
 
 
 @pytest.mark.equation("eq-regret")
@@ -125,19 +137,16 @@ def test_a_narrow_student_at_a_high_temperature_comes_back_as_stored():
 
 def test_a_student_of_few_steps_comes_back_as_stored():
     rows = stored("08_advice")
-    kind = (rows["per_class"] == 10) & (rows["steps"] == 75) & (rows["width"] == 4)
+    kind = (rows["per_class"] == 10) & (rows["steps"] == 75)
     (row,) = rows[kind & (rows["seed"] == 3)]
-    found = chapter08.advice_one(per_class=10, steps=75, width=4, lr=float(row["lr"]), seed=3)
+    found = chapter08.advice_one(per_class=10, steps=75, lr=float(row["lr"]), seed=3)
     assert [found[k] for k in found] == pytest.approx([row[k] for k in found], abs=1.5)
 
 
-def test_the_fifteen_students_of_a_rule_are_those_of_the_sweep():
-    """`fit_many` makes what `fit` made, to rounding: the rate that the sweep chose is found among a seed's three."""
-    sweep, tried = stored("08_temperature"), stored("08_rates")
-    sweep = sweep[(sweep["seed"] < 10) & (sweep["width"] == 8) & (sweep["per_class"] == 10)]
-    keys = ["width", "per_class", "T", "lr", "seed"]
-    by_key = {tuple(row[keys].tolist()): row for row in tried}
-    assert len(by_key) == len(tried) == 5 * 3 * 10
-    off = [abs(by_key[tuple(row[keys].tolist())]["test"] - row["test"]) for row in sweep]
-    assert len(off) == 50
-    assert np.median(off) < 0.1
+def test_a_student_of_a_temperature_comes_back_as_stored():
+    """Its own hundred validation images, too: one image is a point."""
+    rows = stored("08_temperature")
+    kind = (rows["width"] == 8) & (rows["per_class"] == 10) & (rows["T"] == 4)
+    (row,) = rows[kind & (rows["seed"] == 3)]
+    found = chapter08.temperature_one(width=8, per_class=10, T=4.0, lr=float(row["lr"]), seed=3)
+    assert [found[k] for k in found] == pytest.approx([row[k] for k in found], abs=2)
