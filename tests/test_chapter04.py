@@ -524,6 +524,34 @@ def test_the_students_of_clothes_are_the_stored_ones_and_t_2_and_4_part_them():
     assert behind == pytest.approx(line["behind"].item(), rel=1e-3)
 
 
+def test_the_soft_loss_that_is_left_is_as_stored_and_falls_with_the_units():
+    """04_match.csv: each student of the sweeps at T = 1, at the rate that its own table reports; three made again."""
+    from experiments import chapter04_match as ours
+    from experiments.common import stored
+
+    lines, left = stored("04_match"), {}
+    for task, units in ours.STUDENTS:
+        rows = lines[(lines["task"] == task) & (lines["units"] == units)]
+        assert rows["seed"].tolist() == list(range(10))
+        assert set(rows["lr"]) == {ours.chosen_rate(task, units)}
+        left[task, units] = rows["left"].mean()
+    assert len(lines) == 10 * len(ours.STUDENTS)
+    for task, sizes in (("digits", (2, 3, 4, 6, 32)), ("clothes", (2, 3, 4, 6))):
+        assert all(left[task, a] > left[task, b] for a, b in pairwise(sizes))
+    for task, units in (("digits", 2), ("digits", 32), ("few", 32)):
+        line = lines[(lines["task"] == task) & (lines["units"] == units) & (lines["seed"] == 0)]
+        again = ours.one(task, units, line["lr"].item(), 0)["left"]
+        assert again == pytest.approx(line["left"].item(), rel=0.1)
+
+
+@pytest.mark.equation("eq-reverse-kl")
+def test_the_gradient_of_the_reverse_kl_has_the_student_s_probability_in_front(rows):
+    z, p = rows[0, 0], softmax(rows[1, 0])
+    q = softmax(z)
+    found = by_differences(lambda x: kl(softmax(x), p), z)
+    np.testing.assert_allclose(found, q * (np.log(q / p) - kl(q, p)), atol=1e-8)
+
+
 def test_the_forgotten_factor_is_as_stored_and_costs_only_beside_labels():
     """04_factor.csv: a rate chosen for each setting; the loss of a setting is that of the effective α."""
     from experiments import chapter04_factor as ours
