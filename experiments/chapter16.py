@@ -127,7 +127,8 @@ def directions(width: int = WIDTH) -> Tensor:
 def from_words(seed: int = 0, width: int = WIDTH) -> StaticEncoder:
     """A student whose table is the main directions of the teacher's vectors of single tokens.
 
-    The weights follow Zipf's law: a token of rank r has about the share 1/r of a text, and weighs log(1 + r).
+    Token number r weighs log(r + 2)/10 at first, from 0.76 for "the" (r = 1996) to 1.03 for the last: words, before
+    which unused places and single characters come, weigh nearly alike.
     """
     v = words()
     student = StaticEncoder(len(v), width, v.shape[1], seed=seed)
