@@ -30,9 +30,7 @@ MODULES = (
     concepts, conventions, encoders, experiments, inside, language, outlook, processes, questions, responses,
     several, shipping, teachers,
 )  # fmt: skip
-COMPARED = [
-    e.name for e in EXERCISES if e.name not in ("training_step", "permute_dark") and e.kind == "write"
-]
+COMPARED = [e.name for e in EXERCISES if e.name != "training_step" and e.kind == "write"]
 
 
 def said(check, attempt, capsys) -> str:
@@ -548,43 +546,6 @@ def step_and_backward(student, teacher, x, y, T, alpha):
 )
 def test_training_step(attempt, expected, capsys):
     assert expected in said(checks.training_step, attempt, capsys)
-
-
-def shuffle(p, y):
-    result = p.clone()
-    for i, row in enumerate(p):
-        wrong = torch.tensor([c for c in range(10) if c != y[i]])
-        result[i, wrong] = row[wrong[torch.randperm(9)]]
-    return result
-
-
-@pytest.mark.parametrize(
-    "attempt, expected",
-    [
-        (shuffle, "✓ permute_dark"),
-        (lambda p, y: p[:, :9], "the shape changed"),
-        (lambda p, y: p[torch.randperm(64)], "the values of a row changed"),
-        (lambda p, y: torch.stack([row[torch.randperm(10)] for row in p]), "lost its own probability"),
-        (lambda p, y: p, "most rows are as they were"),
-    ],
-)
-def test_permute_dark(attempt, expected, capsys):
-    torch.manual_seed(0)
-    assert expected in said(checks.permute_dark, attempt, capsys)
-
-
-def test_permute_dark_sees_one_permutation_for_all_rows(capsys):
-    """The same shuffle of the nine wrong classes, counted from the label, in every row."""
-    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-
-    def attempt(p, y):
-        result = p.clone()
-        for i, row in enumerate(p):
-            wrong = torch.tensor([c for c in range(10) if c != y[i]])
-            result[i, wrong] = row[wrong[order]]
-        return result
-
-    assert "shuffled alike" in said(checks.permute_dark, attempt, capsys)
 
 
 @pytest.mark.parametrize("name", [exercise.name for exercise in EXERCISES])

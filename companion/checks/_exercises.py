@@ -114,7 +114,10 @@ EXERCISES = (
         (3, 0.0003): "T·KL is 3, so T²·KL is T times that: one factor T, not two.",
     }, within=0.02), kind="diagnose"),
     _row("paired_interval", "05_project", 2, "measuring", "An interval for ten pairs", experiments.paired_interval),
-    _row("permute_dark", "05_project", 3, "soft targets", "Shuffle the wrong classes", experiments.permute_dark),
+    _row("distils", "05_project", 2, "measuring", "Which program distils?", choice("distils", "B", {
+        "A": "train its student beside the ruined teacher, too: does a single weight change?",
+        "C": "it asks its teacher, but does it listen? Train its student beside the ruined teacher, too.",
+    }), kind="diagnose"),
     _row("evidence", "05_project", 2, "measuring", "Which report is evidence?", choice("evidence", "C", {
         "A": "one pair may be the lucky one: how would you know its spread?",
         "B": "the student alone was trained at the other side's learning rate: its best may be elsewhere.",

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import metrics
-from ._compare import compare, result_of
-from ._say import say
+from ._compare import compare
 
 
 def paired_interval(attempt: Callable[[Tensor, Tensor], tuple[float, float]]) -> None:
@@ -108,33 +107,6 @@ def fair_gap(attempt: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[float, fl
         },
         rtol=2e-3,
     )  # fmt: skip
-
-
-def permute_dark(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Checks attempt(p, y) → p with the probabilities of the wrong classes shuffled within each row."""
-    generator = torch.Generator().manual_seed(1)
-    p = torch.randn(64, 10, generator=generator).mul(2).softmax(-1)
-    y = torch.randint(0, 10, (64,), generator=generator)
-    result = result_of("permute_dark", attempt, p.clone(), y)
-    if result is None:
-        return
-    if result.shape != p.shape:
-        return say("permute_dark", "the shape changed: (N, C) in, (N, C) out.")
-    own = torch.nn.functional.one_hot(y, 10).bool()
-    moved = (result - p).abs().sum(-1) > 1e-6
-    dark, was = (x[~own].view(64, 9) for x in (result, p))
-    orders = {tuple(row.tolist()) for row in (dark[:, None, :] - was[:, :, None]).abs().argmin(1)}
-    for wrong, hint in [
-        (not torch.allclose(result.sort(-1)[0], p.sort(-1)[0], atol=1e-6), "the values of a row changed: only "
-         "their places may."),
-        (not torch.allclose(result[own], p[own], atol=1e-6), "the labelled class lost its own probability: shuffle "
-         "the other nine only."),
-        (moved.float().mean() < 0.9, "most rows are as they were: shuffle each of them."),
-        (len(orders) == 1, "every row is shuffled alike, which only renames the classes: draw anew for each row."),
-    ]:  # fmt: skip
-        if bool(wrong):
-            return say("permute_dark", hint)
-    return say("permute_dark", None)
 
 
 def worst_class(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
