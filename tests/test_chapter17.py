@@ -1,5 +1,6 @@
 """Chapter 17: its equations, its runs, its exercises."""
 
+import ast
 import csv
 
 import pytest
@@ -9,7 +10,8 @@ from torch import nn
 from companion import checks
 from companion.compress import Rounded, rounded
 from companion.deploy import OnnxModel
-from experiments import chapter17
+from companion.models import MLP
+from experiments import chapter17, chapter17_all, chapter17_times
 from experiments.common import REPORTED, TUNING
 from tests.drawn import seeded
 from tests.test_notebooks import ROOT
@@ -55,24 +57,120 @@ def rows(name):
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
-@pytest.mark.parametrize("name", ["whole", "repaired"])
+def chosen_by(row):
+    """A repair by own former answers chooses without a label."""
+    return "as_before" if row.get("how") in chapter17.OF_ITSELF else "accuracy"
+
+
+@pytest.mark.parametrize("name", ["whole", "repaired", "all", "all_bits"])
 def test_each_reported_setting_was_chosen_on_validation_and_lies_within_its_grid(name):
     groups = {}
     for row in rows(name):
-        groups.setdefault(tuple(row.get(k) for k in ("damage", "how")), []).append(row)
+        if float(row["lr"]):
+            groups.setdefault(tuple(row.get(k) for k in ("damage", "bits", "how")), []).append(row)
     assert groups
     for setting, found in groups.items():
         means = {}
         for row in found:
             assert row["part"] == ("val" if int(row["seed"]) in TUNING else "test")
             if row["part"] == "val":
-                means.setdefault(float(row["lr"]), []).append(float(row["accuracy"]))
+                means.setdefault(float(row["lr"]), []).append(float(row[chosen_by(row)]))
         best = max(means, key=lambda lr: sum(means[lr]))
         told = [row for row in found if row["part"] == "test"]
         assert {float(row["lr"]) for row in told} == {best}, setting
         assert sorted(int(row["seed"]) for row in told) == list(REPORTED)
         assert all(len(values) == 3 for values in means.values())
         assert min(means) < best < max(means), (setting, means)
+
+
+def test_the_student_of_all_images_is_the_one_that_is_rounded():
+    known = {
+        r["seed"]: float(r["accuracy"])
+        for r in rows("all")
+        if r["how"] == "distilled" and r["part"] == "test"
+    }
+    found = [row for row in rows("all_bits") if row["part"] == "test"]
+    told = {(row["bits"], row["how"]) for row in found}
+    assert told == {("8", "file"), ("4", "rounded"), ("3", "rounded"), ("3", "1000 new images")}
+    assert len(found) == 10 * len(told)
+    for row in found:
+        assert abs(float(row["before"]) - known[row["seed"]]) < 0.05, row
+    teachers = {r["seed"]: r["teacher"] for r in rows("whole") if r["part"] == "test"}
+    assert all(r["teacher"] == teachers[r["seed"]] for r in rows("all") if r["part"] == "test")
+
+
+def test_the_student_has_its_teachers_conditions(monkeypatch):
+    recipe = defined_in(ROOT / "scripts/train_teachers.py", "RECIPES")["fashion"]
+    seen = {}
+    monkeypatch.setattr(chapter17_all, "fashion_full", lambda folder: (chapter17.TEST, None))
+    monkeypatch.setattr(chapter17_all, "IMAGES", 300)
+    monkeypatch.setattr(
+        chapter17_all,
+        "fit_many",
+        lambda nets, images, loss, said, **k: seen.update(images=images, said=said, **k),
+    )
+    for cached in (chapter17_all.everything, chapter17_all.answers, chapter17_all.taught):
+        cached.cache_clear()
+    chapter17_all.taught("distilled", 0.01, (3, 14))
+    assert seen["steps"] == recipe["steps"] == 3600
+    assert torch.equal(seen["images"].x, chapter17.TEST.x[:300])
+    for index, said in zip((3, 4), seen["said"], strict=True):
+        right = chapter17.predict(chapter17.fashion_teacher(index), chapter17.TEST.x[:300])
+        assert torch.allclose(said, right, atol=1e-5)
+    for cached in (chapter17_all.everything, chapter17_all.answers, chapter17_all.taught):
+        cached.cache_clear()
+
+
+def defined_in(path, name):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (value,) = (s.value for s in tree.body if isinstance(s, ast.Assign) and s.targets[0].id == name)
+    return eval(compile(ast.Expression(value), str(path), "eval"))
+
+
+def test_a_repair_learns_from_the_images_of_its_name(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        chapter17, "wholes", lambda how, lr, seeds: {s: MLP(784, 64, 10, seed=s) for s in seeds}
+    )
+    monkeypatch.setattr(
+        chapter17, "fit_many", lambda nets, images, loss, said, **k: seen.append((images, loss, said))
+    )
+    for how in ("1000 new images", "1000 old images", "9000 images", "1000 old labels"):
+        chapter17.repaired.__wrapped__("3 bits", how, 0.01, 0.001, (0,))
+    (new, _, own), (old, _, _), (all_, _, _), (labelled, loss, nothing) = seen
+    assert torch.equal(new.x, chapter17.NEW.x) and torch.equal(all_.x, chapter17.OWN.x)
+    assert torch.equal(old.x, chapter17.OWN.x[:1000]) and torch.equal(labelled.x, old.x)
+    assert loss is chapter17.hard_loss and nothing is None
+    assert torch.allclose(own[0], chapter17.predict(MLP(784, 64, 10, seed=0), new.x))
+
+
+def test_three_ways_to_time_a_file(monkeypatch):
+    """In a row nothing runs between two calls of a file; after other work, the work; in turn, each file once a round."""
+    log = []
+
+    class Beside:
+        def sum(self):
+            log.append("work")
+
+    monkeypatch.setattr(chapter17_times, "BESIDE", Beside())
+    calls = {name: lambda x, name=name: log.append(name) for name in "abc"}
+    found = chapter17_times.ways(calls, None, 4)
+    assert set(found) == {f"{name}_{way}" for name in "abc" for way in ("row", "work", "turn")}
+    alone, turns = log[: 3 * 18], log[3 * 18 :]
+    for i in range(3):
+        part = alone[18 * i : 18 * (i + 1)]
+        (name,) = set(part) - {"work"}
+        assert part == [name] * 6 + ["work", name] * 6
+    assert len(turns) == 18 and all(sorted(turns[3 * i : 3 * i + 3]) == list("abc") for i in range(6))
+
+
+def test_stored_times_have_forty_repeats_of_each_number_of_images():
+    found = rows("times")
+    told = sorted((int(row["images"]), int(row["repeat"])) for row in found)
+    assert told == sorted((n, r) for n in chapter17_times.COUNTS for r in range(40))
+    assert all(
+        float(value) > 0 for row in found for key, value in row.items() if key not in ("repeat", "images")
+    )
 
 
 def test_images_of_the_repair_are_new_to_the_student():
@@ -164,7 +262,7 @@ def test_rivals_are_ten_runs_each_whose_rate_was_chosen_on_validation():
             setting = (row["network"], int(row["bits"]), row["how"])
             found.setdefault(setting, []).append((float(row["lr"]), int(row["seed"])))
         else:
-            tried.setdefault(float(row["lr"]), []).append(float(row["accuracy"]))
+            tried.setdefault(float(row["lr"]), []).append(float(row["as_before"]))
     mended = (RIVAL, 3, "1000 new images")
     assert {(RIVAL, 8, "file"), ("MLP(784 64 10)", 8, "file"), (RIVAL, 4, "rounded"), mended} <= set(found)
     best = max(tried, key=lambda lr: sum(tried[lr]))
