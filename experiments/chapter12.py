@@ -28,8 +28,13 @@ TEACHERS = [fashion_teacher(i) for i in range(10)]
 RATES = (0.001, 0.003, 0.01)
 FEW = 100  # real images behind the views
 FEWER = {"10 rolled": 10, "30 rolled": 30}  # and behind these
+GAPS = {
+    "half and 10": 2,
+    "half and 50": 10,
+    "half and 10 rolled": 2,
+}  # of each class that half of the classes lacks
 SHIFTS = (1, 2, 4)  # pixels by which views are rolled, at most
-INVENTED = 200
+INVENTED, INVENTED_SHIFT = 200, 4  # images, and the pixels by which validation chose to roll them
 OF_TEACHERS, OF_STUDENTS = TRAIN[:8000], TRAIN[8000:]
 
 
@@ -116,6 +121,12 @@ def questions(kind: str, n: int, shift: int, seed: int, pool: Split = TRAIN) -> 
         return share * x + (1 - share) * x[torch.randperm(n, generator=generator)]
     if kind in FEWER:
         return rolled(few[: FEWER[kind]].repeat(n // FEWER[kind], 1, 1, 1), shift, generator)
+    if kind in GAPS or kind == "10 missing":
+        return filled(kind, n, shift, order, generator, pool)
+    if kind == "10 rolled and invented":
+        tens = rolled(few[:10].repeat(n // 20, 1, 1, 1), shift, generator)
+        others = inventions("invented", INVENTED, seed).repeat(n // 2 // INVENTED, 1, 1, 1)
+        return torch.cat([tens, rolled(others, INVENTED_SHIFT, generator)])
     if kind in ("dreamed", "invented"):
         return inventions(kind, n, seed)
     if kind == "invented rolled":
@@ -124,6 +135,21 @@ def questions(kind: str, n: int, shift: int, seed: int, pool: Split = TRAIN) -> 
         places = torch.rand(n, 784, generator=generator).argsort(0)
         return pool.x[order[:n]].flatten(1).gather(0, places).view(-1, 1, 28, 28)
     return (foreign(kind, n, seed, generator) - MEAN) / STD
+
+
+def filled(kind: str, n: int, shift: int, order, generator, pool: Split) -> torch.Tensor:
+    """1,000 images of classes 0 to 4 and a few of each other class; or ten of those alone.
+
+    "half and 10 rolled" holds a hundred of each of the ten, rolled by up to `shift` pixels, so n = 2,000.
+    """
+    of_class = [order[pool.y[order] == c] for c in range(5, 10)]
+    more = pool.x[torch.cat([known[: GAPS.get(kind, 2)] for known in of_class])]
+    if kind == "10 missing":
+        return more
+    half = pool.x[order[pool.y[order] < 5][:1000]]
+    if kind == "half and 10 rolled":
+        more = rolled(more.repeat((n - 1000) // len(more), 1, 1, 1), shift, generator)
+    return torch.cat([half, more])
 
 
 def foreign(kind: str, n: int, seed: int, generator) -> torch.Tensor:
@@ -323,144 +349,77 @@ def fresh() -> None:
         run_all("12_fresh", about, [{"kind": kind, "lr": lr, "seed": s} for s in REPORTED], fresh_one)
 
 
-# ------------------------------------------------------------------------------- how near to clothes do they lie?
+# -------------------------------------------------------------------------------- how far from clothes do they lie?
 
 
-def switches(teacher, x) -> torch.Tensor:
-    """Which of a teacher's ReLUs each image switches on: (N, 5728) of ±1 for ConvNet(16)."""
-    with torch.no_grad():
-        maps = torch.cat([a.flatten(1) for a in teacher.features(x)], 1)
-    return 2.0 * (maps > 0) - 1
+def distance(asked, clothes) -> torch.Tensor:
+    """Root mean square difference in grey values from each image of clothes to its nearest question: (clothes,).
 
-
-def nearness(teacher, asked, clothes) -> torch.Tensor:
-    """Share (%) of the ReLUs that stand as for an image of clothes, at the question most like it: (clothes,).
-
-    Its mean over 1,000 test images was fixed, as was `pixel_distance`, before it was computed for any set.
+    Its mean over 1,000 test images was fixed before it was computed for any set. So was another measure, the share of
+    the teacher's ReLUs that stand alike; the chapter shows the plainer one.
     """
-    home, best = switches(teacher, clothes), torch.full((len(clothes),), -1.0)
-    for part in asked.split(1000):
-        away = switches(teacher, part)
-        best = torch.maximum(best, (home @ away.T).amax(1) / home.shape[1])
-    return 50 * (1 + best.double())
-
-
-def pixel_distance(asked, clothes) -> float:
-    """Root mean square difference in grey values from an image of clothes to its nearest question; mean over clothes."""
     near = torch.cdist(clothes.flatten(1), asked.flatten(1)).amin(1)
-    return STD / 28 * near.double().mean().item()
+    return STD / 28 * near.double()
 
 
-def near_one(kind: str, n: int, shift: int, seed: int) -> dict:
-    teacher, asked, clothes = TEACHERS[seed % 10], questions(kind, n, shift, seed), TEST[:1000]
-    each, shirts, shown = nearness(teacher, asked, clothes.x), clothes.y == 6, clothes.y < 5
+def distance_one(kind: str, n: int, seed: int) -> dict:
+    clothes = TEST[:1000]
+    off, shown = distance(questions(kind, n, 0, seed), clothes.x), clothes.y < 5
     return {
         "part": "test",
-        "nearness": each.mean().item(),
-        "pixels": pixel_distance(asked, clothes.x),
-        "to_shown": each[shown].mean().item(),  # the classes of "half"
-        "to_shirts": each[shirts].mean().item(),
-        "to_others": each[~shown & ~shirts].mean().item(),  # shoes and bags
+        "distance": off.mean().item(),
+        "to_shown": off[shown].mean().item(),  # the classes of "half"
+        "to_missing": off[~shown].mean().item(),
     }
-
-
-def near() -> None:
-    about = "The questions of 12_questions: ReLUs (%) as for clothes at the nearest question; its pixel distance, 0 to 1"
-    rows = stored("12_questions")
-    rows = rows[(rows["part"] == "test") & (rows["steps"] == 500) & (rows["kind"] != "rolled not anew")]
-    for kind, n, shift in sorted({(str(r["kind"]), int(r["n"]), int(r["shift"])) for r in rows}):
-        grid = [{"kind": kind, "n": n, "shift": shift, "seed": s} for s in REPORTED]
-        run_all("12_nearness", about, grid, near_one)
 
 
 SOURCES = ("real", "half", "digits", "shuffled", "photograph", "noise")
 
 
-@lru_cache(maxsize=1)
-def nearness_of_sources(seed: int) -> torch.Tensor:
-    """Nearness (%) of 1,000 questions of each source to each of 1,000 test images of clothes: (6, 1000)."""
-    sets = [questions(kind, 1000, 0, seed) for kind in SOURCES]
-    return torch.stack([nearness(TEACHERS[seed % 10], x, TEST.x[:1000]) for x in sets])
+def distances() -> None:
+    about = "Grey values (0 to 1) from a test image of clothes to its nearest question of 12_questions; mean of 1000"
+    sizes = [("real", n) for n in (1, 3, 10, 30, 100, 300, 3000, 10_000)]
+    for kind, n in sizes + [(kind, 1000) for kind in SOURCES]:
+        grid = [{"kind": kind, "n": n, "seed": s} for s in REPORTED]
+        run_all("12_distances", about, grid, distance_one)
 
 
-def judged_one(images: int, seed: int, draws: int = 1000) -> dict:
-    """Nearness judged with a few images of clothes, drawn a thousand times from the 1,000."""
-    each = nearness_of_sources(seed)
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.rand(draws, each.shape[1], generator=generator).argsort(1)[:, :images]
-    judged, ranked = each[:, index].mean(2), each.mean(1).argsort()  # (6, draws), (6,)
-    in_order = judged[ranked].diff(dim=0) > 0  # the next in rank is judged nearer: (5, draws)
-    off = (judged - each.mean(1, keepdim=True)).abs()
+# ----------------------------------------------------------------------------- a gap filled; two poor sets together
+
+
+def combined_one(kind: str, n: int, shift: int, lr: float, seed: int) -> dict:
+    """A student of 500 steps, right (%) on all classes, on those of "half" and on the others."""
+    name, part = examined(seed)
+    student = students_of(kind, n, 500, shift, lr, group(seed), "shipped")[0][seed]
+    hit, shown = 100.0 * (predict(student, part.x).argmax(-1) == part.y).double(), part.y < 5
     return {
-        "part": "test",
-        "same_order": 100 * in_order.all(0).double().mean().item(),
-        "off": off.quantile(0.95, dim=1).mean().item(),
+        "part": name,
+        "accuracy": hit.mean().item(),
+        "right_shown": hit[shown].mean().item(),
+        "right_missing": hit[~shown].mean().item(),
     }
 
 
-def judged() -> None:
-    about = "Six sources judged with few images of clothes: draws (%) that rank all six as 1000 do; 95 % lie within off"
-    for images in (3, 10, 30, 100):
-        grid = [{"images": images, "seed": s} for s in REPORTED]
-        run_all("12_judged", about, grid, judged_one)
-
-
-# -------------------------------------------------------------------- are they right where a question lies near?
-
-
-@lru_cache(maxsize=4)
-def follows(kind: str, lr: float, seeds: tuple) -> dict:
-    """Where (100 or 0) the student of 1,000 questions gives its teacher's name, on test images: seed → (10000,)."""
-    students, clothes = students_of(kind, 1000, 500, 0, lr, seeds, "shipped")[0], TEST.x
-    said = {seed: teacher_logits(TEACHERS[seed % 10], clothes).argmax(-1) for seed in seeds}
-    return {seed: 100.0 * (predict(students[seed], clothes).argmax(-1) == said[seed]) for seed in seeds}
-
-
-CLASSES = {"all": range(10), "asked": range(5), "shirts": (6,), "shoes and bags": (5, 7, 8, 9)}
-
-
-@lru_cache(maxsize=10)
-def nearness_of_test(kind: str, seed: int) -> torch.Tensor:
-    """Nearness (%) of 1,000 questions of one kind to every test image: (10000,)."""
-    asked = questions(kind, 1000, 0, seed)
-    return torch.cat([nearness(TEACHERS[seed % 10], asked, part) for part in TEST.x.split(1000)])
-
-
-def fifths_in_classes(near, values, y, classes) -> list[float]:
-    """Mean of values (N,) in each fifth of a class, from the least near (N,) to the most; mean over the classes."""
-    cut_up = []
-    for c in classes:
-        here = near[y == c].argsort()
-        parts = values.double()[y == c][here].tensor_split(5)
-        cut_up.append(torch.stack([part.mean() for part in parts]))
-    return torch.stack(cut_up).mean(0).tolist()
-
-
-def within_one(kind: str, classes: str, lr: float, lr_new: float, seed: int) -> dict:
-    """Fifths of each class by how near the questions lie: who agrees with the teacher there, if the class is held?"""
-    near, among = nearness_of_test(kind, seed), CLASSES[classes]
-    own = follows(kind, lr, group(seed))[seed]
-    new = follows("real", lr_new, group(seed))[seed]
-    found = {
-        name: fifths_in_classes(near, values, TEST.y, among)
-        for name, values in {"near": near, "agrees": own, "new": new}.items()
-    }
-    return {"part": "test"} | {f"{name}{i}": v for name, part in found.items() for i, v in enumerate(part)}
-
-
-def within() -> None:
+def combine(kind: str, n: int, shifts: tuple = (0,)) -> None:
     about = (
-        "Fifths of each class of the test images, from far to near the questions, mean over the classes: nearness;"
-        " agreement (%) of the set's student and of new images' student"
+        "As 12_questions; right (%) on all test images, those of classes 0 to 4 (shown) and 5 to 9 (missing)"
     )
-    rows = stored("12_questions")
-    rows = rows[(rows["n"] == 1000) & (rows["part"] == "test") & (rows["steps"] == 500)]
-    rate = {kind: float(rows["lr"][rows["kind"] == kind][0]) for kind in SOURCES}
-    for kind, lr in rate.items():
-        fixed = {"kind": kind, "lr": lr, "lr_new": rate["real"]}
-        among = CLASSES if kind == "half" else ("all",)
-        grid = [{**fixed, "classes": c, "seed": s} for c in among for s in REPORTED]
-        run_all("12_within", about, grid, within_one)
+    rates, fixed = RATES, {"kind": kind, "n": n}
+    for shift in shifts:
+        rates = widened("12_combined", about, combined_one, rates, **fixed, shift=shift)
+    grid = {"shift": shifts, "lr": rates}
+    choose_then_report("12_combined", about, combined_one, "accuracy", grid, **fixed)
+
+
+def combinations() -> None:
+    """Each with its own learning rate; what is rolled at one distance alone is reported at that one."""
+    for kind, n in (("real", 1000), ("half", 1000), ("half and 10", 1010), ("half and 50", 1050)):
+        combine(kind, n)
+    combine("10 missing", 10)
+    combine("half and 10 rolled", 2000)  # not rolled: each of the ten a hundred times
+    combine("half and 10 rolled", 2000, (1, 2, 4, 8))
+    for shift in (2, 8):
+        combine("10 rolled and invented", 2000, (shift,))
 
 
 # ---------------------------------------------------------------------------------- classes that were never shown
@@ -579,7 +538,6 @@ def class_of_pickers(way: str, n: int, lr: float, seeds: tuple) -> dict:
             "agreed_before": agreement(before, v[FEW:]),  # the first round's student, on what is chosen
             "teacher_right": accuracy(v[FEW:], TRAIN.y[chosen]),
             "commonest": commonest(v[FEW:]),
-            "nearness": nearness(teacher, TRAIN.x[i], part.x[:1000]).mean().item(),
         }
     return rows
 
@@ -597,7 +555,7 @@ def pick() -> None:
             choose_then_report("12_picked", about, pick_one, "accuracy", {"lr": rates}, **fixed)
 
 
-# ------------------------------------------------------------------ without the soft part; and what any two images share
+# ------------------------------------------------------------------------------------------- without the soft part
 
 
 @lru_cache(maxsize=1)
@@ -623,19 +581,6 @@ def names() -> None:
     for kind in ("shuffled", "digits", "half", "real"):
         rates = widened("12_names", about, names_one, RATES, kind=kind)
         choose_then_report("12_names", about, names_one, "accuracy", {"lr": rates}, kind=kind)
-
-
-def pairs_one(kind: str, seed: int) -> dict:
-    """ReLUs (%) that stand alike in a test image of clothes and any one question, not the nearest; mean over pairs."""
-    teacher, clothes, asked = TEACHERS[seed % 10], TEST[:1000], questions(kind, 1000, 0, seed)
-    home, away = switches(teacher, clothes.x), switches(teacher, asked)
-    return {"part": "test", "alike": 50 + 50 * (home @ away.T / home.shape[1]).double().mean().item()}
-
-
-def pairs() -> None:
-    about = "ReLUs (%) alike in a test image of clothes and one of 1000 questions, mean over all pairs"
-    for kind in ("real", "half", "digits", "shuffled", "photograph", "noise"):
-        run_all("12_pairs", about, [{"kind": kind, "seed": s} for s in REPORTED], pairs_one)
 
 
 # ---------------------------------------------------------------------- teachers that know the views, and that do not
@@ -790,10 +735,8 @@ if __name__ == "__main__":
     ask_fewer()
     far()
     fresh()
-    near()
-    judged()
-    within()
+    distances()
+    combinations()
     missing()
     pick()
     names()
-    pairs()

@@ -277,31 +277,87 @@ def test_new_questions_are_of_the_kind_and_were_not_asked():
         assert not {x.numpy().tobytes() for x in asked} & {x.numpy().tobytes() for x in new}
 
 
-def test_nearness_is_the_share_of_relus_at_the_most_similar_question():
-    """Against ReLUs read by hooks, pair by pair; clothes asked about themselves are as near as can be."""
-    teacher, clothes = fashion_teacher(2), fashion("test").x[:6]
-    asked = chapter12.questions("real", 9, 0, 1)
+def test_distance_is_that_of_the_nearest_question_in_grey_values():
+    """The chapter's example, (0.2, 0.8) to A and B, and a root mean square pair by pair."""
 
-    def on(x):
-        found, hooks = [], []
-        for _, _, relu in teacher.stages:
-            hooks.append(relu.register_forward_hook(lambda module, into, out: found.append(out[0] > 0)))
-        with torch.no_grad():
-            teacher(x[None])
-        for hook in hooks:
-            hook.remove()
-        return [value for a in found for value in a.flatten().tolist()]
+    def image(*grey):  # of 392 pairs of pixels
+        return (torch.tensor(grey).repeat(392).view(1, 1, 28, 28) - chapter12.MEAN) / chapter12.STD
 
-    home, away = [on(x) for x in clothes], [on(x) for x in asked]
-    assert len(home[0]) == 5728
-    alike = [[np.mean(np.equal(a, b)) for b in away] for a in home]
-    found = chapter12.nearness(teacher, asked, clothes).numpy()
-    assert found == pytest.approx(100 * np.max(alike, 1), abs=1e-3)
-    assert chapter12.nearness(teacher, clothes, clothes).mean() == pytest.approx(100)
-    far = [[(a - b).square().mean().sqrt().item() for b in asked] for a in clothes]
-    assert chapter12.pixel_distance(asked, clothes) == pytest.approx(
-        chapter12.STD * np.min(far, 1).mean(), rel=1e-3
+    shirt, a, b = image(0.2, 0.8), image(0.2, 0.5), image(0.8, 0.8)
+    for asked, far in ((a, 0.045**0.5), (b, 0.18**0.5), (torch.cat([b, a]), 0.045**0.5)):
+        assert chapter12.distance(asked, shirt).item() == pytest.approx(far, rel=1e-3)
+    clothes, asked = fashion("test").x[:6], chapter12.questions("real", 9, 0, 1)
+    off = [[(x - q).square().mean().sqrt().item() for q in asked] for x in clothes]
+    found = chapter12.distance(asked, clothes).numpy()
+    assert found == pytest.approx(chapter12.STD * np.min(off, 1), rel=1e-3)
+    assert chapter12.distance(clothes, clothes).max() < 1e-3
+
+
+def test_distances_are_made_again():
+    rows = stored("12_distances")
+    assert len(rows) == 10 * (9 + 5) and (rows["part"] == "test").all()
+    shown = (fashion("test").y[:1000] < 5).double().mean().item()
+    for kind, n in (("half", 1000), ("real", 30)):
+        row = rows[(rows["kind"] == kind) & (rows["n"] == n) & (rows["seed"] == 4)][0]
+        for column, value in chapter12.distance_one(kind, n, 4).items():
+            assert column == "part" or value == pytest.approx(row[column], abs=2e-4)
+        mean = shown * row["to_shown"] + (1 - shown) * row["to_missing"]
+        assert mean == pytest.approx(row["distance"], abs=2e-4)
+
+
+def test_the_gap_is_filled_with_a_few_of_each_missing_class():
+    train, half = fashion("train"), chapter12.questions("half", 1000, 0, 2)
+    label = {image.numpy().tobytes(): y for image, y in zip(train.x, train.y.tolist(), strict=True)}
+    for kind, n, each in (("half and 10", 1010, 2), ("half and 50", 1050, 10)):
+        x = chapter12.questions(kind, n, 0, 2)
+        assert torch.equal(x[:1000], half) and len(x) == n
+        more = [label[image.numpy().tobytes()] for image in x[1000:]]
+        assert sorted(more) == sorted(list(range(5, 10)) * each)
+    ten = chapter12.questions("10 missing", 10, 0, 2)
+    assert torch.equal(ten, chapter12.questions("half and 10", 1010, 0, 2)[1000:])
+    for shift in (0, 8):
+        x = chapter12.questions("half and 10 rolled", 2000, shift, 2)
+        assert torch.equal(x[:1000], half) and len(x) == 2000
+        kept = x[1000:].flatten(1).sort(-1).values.unique(dim=0)  # rolling keeps an image's grey values
+        assert torch.equal(kept, ten.flatten(1).sort(-1).values.unique(dim=0))
+        different = len(x[1000:].flatten(1).unique(dim=0))
+        assert different == 10 if shift == 0 else different > 700
+
+
+def test_ten_and_the_invented_are_asked_about_equally_often():
+    x = chapter12.questions("10 rolled and invented", 2000, 2, 1).flatten(1).sort(-1).values
+    ten = chapter12.questions("real", 10, 0, 1).flatten(1).sort(-1).values
+    own = chapter12.questions("invented", 200, 0, 1).flatten(1).sort(-1).values
+    assert torch.equal(x[:1000].unique(dim=0), ten.unique(dim=0))
+    assert torch.equal(x[1000:].unique(dim=0), own.unique(dim=0))
+
+
+def test_combined_sets_have_what_validation_chose_and_one_is_made_again():
+    rows = stored("12_combined")
+    tested = rows[rows["part"] == "test"]
+    settings = {(str(r["kind"]), int(r["n"]), int(r["shift"]), float(r["lr"])) for r in tested}
+    assert len(tested) == 10 * len(settings) and len(settings) == 9
+    # the classes are equally frequent in the test images
+    assert (tested["right_shown"] + tested["right_missing"]) / 2 == pytest.approx(
+        tested["accuracy"], abs=0.01
     )
+    for kind, n, shift, lr in settings:
+        val = rows[(rows["kind"] == kind) & (rows["n"] == n) & (rows["part"] == "val")]
+        alone = kind == "10 rolled and invented" or shift == 0  # reported at this distance by itself
+        val = val[val["shift"] == shift] if alone else val[val["shift"] > 0]
+        score = {
+            (s, r): val["accuracy"][(val["shift"] == s) & (val["lr"] == r)].mean()
+            for s, r in zip(val["shift"].tolist(), val["lr"].tolist(), strict=True)
+        }
+        assert max(score, key=score.get) == (shift, lr)
+    ruler = stored("12_questions")
+    for kind in ("real", "half"):  # the students of the ruler, looked at by class
+        here = ruler[(ruler["kind"] == kind) & (ruler["n"] == 1000) & (ruler["part"] == "test")]
+        assert tested[tested["kind"] == kind]["accuracy"] == pytest.approx(here["accuracy"], abs=0.5)
+    row = tested[(tested["kind"] == "half and 10") & (tested["seed"] == 3)][0]
+    again = chapter12.combined_one("half and 10", 1010, 0, float(row["lr"]), 3)
+    for column in ("accuracy", "right_shown", "right_missing"):
+        assert again[column] == pytest.approx(row[column], abs=1.0)
 
 
 @pytest.mark.parametrize(("kind", "images"), [("10 rolled", 10), ("30 rolled", 30)])
@@ -325,43 +381,6 @@ def test_views_of_fewer_images_are_theirs_alone_and_one_run_is_made_again(kind, 
         tried = rows[(rows["kind"] == kind) & (rows["part"] == "val") & (rows["shift"] == shift)]
         score |= {(shift, lr): tried["accuracy"][tried["lr"] == lr].mean() for lr in set(tried["lr"])}
     assert max(score, key=score.get) == (row["shift"], row["lr"])
-
-
-def test_nearness_judged_with_few_images_is_made_again():
-    rows = stored("12_judged")
-    for images in (10, 100):
-        row = rows[(rows["images"] == images) & (rows["seed"] == 5)][0]
-        again = chapter12.judged_one(images, 5)
-        assert again["same_order"] == pytest.approx(row["same_order"], abs=1)
-        assert again["off"] == pytest.approx(row["off"], abs=0.02)
-    whole = chapter12.judged_one(1000, 5, draws=3)
-    assert whole["same_order"] == 100 and whole["off"] == pytest.approx(0, abs=1e-9)
-
-
-def test_each_class_is_cut_into_fifths_of_its_own():
-    near = torch.cat([torch.arange(10), 100 + torch.arange(20).flip(0)])
-    y = torch.tensor([3] * 10 + [8] * 20)
-    values = torch.cat([torch.arange(10), torch.arange(20)])  # rise with near in class 3, fall in class 8
-    cut = chapter12.fifths_in_classes
-    assert cut(near, values, y, (3,)) == pytest.approx([0.5, 2.5, 4.5, 6.5, 8.5])
-    assert cut(near, values, y, (8,)) == pytest.approx([17.5, 13.5, 9.5, 5.5, 1.5])
-    assert cut(near, values, y, (3, 8)) == pytest.approx([9, 8, 7, 6, 5])  # each class counts the same
-
-
-def test_fifths_within_the_classes_are_made_again():
-    rows = stored("12_within")
-    assert len(rows) == 10 * (len(chapter12.SOURCES) + 3)
-    row = rows[(rows["kind"] == "half") & (rows["classes"] == "asked") & (rows["seed"] == 4)][0]
-    again = chapter12.within_one("half", "asked", float(row["lr"]), float(row["lr_new"]), 4)
-    for column in again:
-        if column != "part":
-            assert again[column] == pytest.approx(row[column], abs=1.0), column
-    half = rows[(rows["kind"] == "half") & (rows["seed"] == 6)]
-    mean = {
-        c: np.mean([half[f"near{i}"][half["classes"] == c][0] for i in range(5)]) for c in chapter12.CLASSES
-    }
-    parts = 5 * mean["asked"] + mean["shirts"] + 4 * mean["shoes and bags"]
-    assert parts / 10 == pytest.approx(mean["all"], abs=0.01)
 
 
 def test_every_distance_has_the_rate_that_validation_chose_and_one_is_made_again():
@@ -402,12 +421,3 @@ def test_chosen_images_begin_with_the_random_hundred_and_are_all_different():
             sure = network(train.x).softmax(-1).amax(-1)
         more = chapter12.picked(way, 300, seed)[100:]
         assert set(more.tolist()) == set(order[100:][sure[order[100:]].argsort()[:200]].tolist())
-
-
-def test_any_two_images_share_the_mean_over_pairs():
-    teacher, clothes = fashion_teacher(1), fashion("test").x[:1000]
-    asked = chapter12.questions("noise", 1000, 0, 1)
-    home, away = (chapter12.switches(teacher, x).double().mean(0) for x in (clothes, asked))
-    assert chapter12.pairs_one("noise", 1)["alike"] == pytest.approx(
-        50 + 50 * (home * away).mean().item(), abs=1e-3
-    )
