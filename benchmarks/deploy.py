@@ -2,7 +2,7 @@
 
     python benchmarks/deploy.py [ROUNDS]
 
-Writes chapters/results/17_latency.csv, which chapter 17 draws. Weights are drawn at random: they do not change the time.
+Writes chapters/results/17_latency.csv, which chapter 17 quotes. Weights are drawn at random: they do not change the time.
 """
 
 import platform
