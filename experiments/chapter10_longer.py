@@ -1,4 +1,4 @@
-"""Controls of chapter 10: KD for longer, the five losses beside labels with a tuned weight decay, attention maps.
+"""Controls of chapter 10: KD for longer, the five losses beside labels with a tuned weight decay.
 
     python -m experiments.chapter10_longer     # resumes where it stopped; about 25 minutes on one core
 
@@ -6,17 +6,13 @@ KD for 200 + 1,000 and 200 + 3,000 steps, as many as students and their new last
 contrast for the first of these; the rate is chosen anew. Labels, alone and with contrast, for the first of these, too,
 with weight, rate and decay walked from those of 200 steps. Beside labels, and for KD alone, the decay, the weight and
 the rate are each walked in turn until none moves. Seeds 100 to 102 choose on validation, seeds 0 to 9 are reported on
-test; images, teacher and first weights of a seed are those of experiments/chapter10.py. 10_maps.csv: how far the
-attention maps of its students are from the teacher's, on the test images, in each of the three stages.
+test; images, teacher and first weights of a seed are those of experiments/chapter10.py.
 """
 
 import numpy as np
-import torch
 
-from companion.data import fashion_teacher
-from companion.features import attention_transfer_loss
 from companion.metrics import accuracy
-from experiments.chapter10 import RATES, START, TEST, VAL, WEIGHTS, rows, trained, untrained_student
+from experiments.chapter10 import RATES, START, TEST, VAL, WEIGHTS, rows, trained
 from experiments.common import REPORTED, TUNING, run_all, stored
 
 NAME = "10_longer"
@@ -91,40 +87,8 @@ def longer_labels(method: str) -> None:
     walk_all(setting, ("lr", "decay") if method == "none" else ("lr", "decay", "weight"))
 
 
-@torch.no_grad()
-def apart(method: str, base: str, target: str, seed: int) -> dict:
-    """The mean attention loss between a student and its teacher on the test images, stage by stage."""
-    if method == "untrained":
-        net = untrained_student(seed)
-    else:
-        table = stored("10_methods")
-        of = (table["method"] == method) & (table["base"] == base) & (table["target"] == target)
-        weight, lr = (float(table[of & (table["seed"] == seed)][k][0]) for k in ("weight", "lr"))
-        with torch.enable_grad():
-            net = trained(method, base, target, weight, lr, seed)
-    net.eval()
-    maps = zip(net.features(TEST.x), fashion_teacher(seed % 10).features(TEST.x), strict=True)
-    return {f"stage{k}": attention_transfer_loss(*pair).item() for k, pair in enumerate(maps, 1)}
-
-
-def maps() -> None:
-    about = "Mean attention loss between the maps of a student and of its teacher, 10,000 test images"
-    for method, base, target in (
-        ("untrained", "labels", "teacher"),
-        ("none", "labels", "teacher"),
-        ("none", "kd", "teacher"),
-        ("attention", "labels", "teacher"),
-        ("attention", "kd", "teacher"),
-        ("attention", "labels", "same class"),
-        ("attention", "labels", "untrained"),
-    ):
-        kind = {"method": method, "base": base, "target": target}
-        run_all("10_maps", about, [{**kind, "seed": s} for s in REPORTED], apart)
-
-
 if __name__ == "__main__":
     longer("none", 1200)
-    maps()
     for method in ("none", *START):
         decayed(method)
     longer("none", 3200)

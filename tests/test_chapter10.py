@@ -20,7 +20,7 @@ from companion.features import (
 )
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, predict
-from experiments import chapter10, chapter10_controls, chapter10_longer
+from experiments import chapter10_controls, chapter10_longer, chapter10_tuned
 from experiments.common import stored
 from tests.test_notebooks import ROOT
 
@@ -205,67 +205,60 @@ def test_who_notices_what_happens_to_a_students_maps():
     assert notice(s[:, [2, 0, 3, 1]]) == {"hint"}
     assert notice(2 * s) == {"hint"}
     assert notice(s + shift) == {"hint", "attention", "similarity"}
+    one = s.clone()
+    one[3, 0] += 1
+    assert notice(one) == {"hint", "attention", "similarity", "rkd"}
 
 
-def test_the_differences_beside_the_control_follow_from_the_stored_runs():
-    """Own image's features over another's, row by row in the table: bold where the interval is clear of 0."""
-    table, anew = stored("10_methods"), stored("10_controls")
+def reported(table, **wanted):
+    """The ten reported runs of a setting in the order of their seeds, and that setting's three on validation."""
+    rows = stored(table)
+    rows = rows[np.all([rows[k] == v for k, v in wanted.items()], axis=0)]
+    ten, tried = rows[rows["seed"] < 10], rows[rows["seed"] >= 100]
+    assert sorted(ten["seed"]) == list(range(10))
+    return ten[np.argsort(ten["seed"])], tried
 
-    def runs(method, base, target):
-        if target == "same class" and base == "labels" and method != "hint":  # the weight chosen anew
-            found = anew[
-                np.all(
-                    [
-                        anew[k] == v
-                        for k, v in zip(("method", "base", "target"), (method, base, target), strict=True)
-                    ],
-                    axis=0,
-                )
-            ]
-            found = found[found["seed"] < 10]
-            return found[np.argsort(found["seed"])]["accuracy"]
-        columns = {"method": method, "base": base, "target": target}
-        found = table[np.all([table[k] == v for k, v in columns.items()], axis=0) & (table["seed"] < 10)]
-        assert sorted(found["seed"]) == list(range(10))
-        return found[np.argsort(found["seed"])]["accuracy"]
 
-    shown = [
-        re.fullmatch(r"\| (labels|KD): .+ \| (?:\*\*)?([^|*]+?)(?:\*\*)? \|", line)
-        for cell in NOTEBOOK.cells
-        for output in cell.get("outputs", ())
-        for line in output.get("data", {}).get("text/markdown", "").splitlines()
-        if "own ahead by" in output["data"]["text/markdown"] and line.startswith(("| labels:", "| KD:"))
-    ]
-    rows = [(m, "labels") for m in ("hint", "attention", "similarity", "rkd", "contrastive")]
-    rows += [("attention", "kd"), ("contrastive", "kd")]
-    for (method, base), found in zip(rows, shown, strict=True):
-        ahead = runs(method, base, "teacher") - runs(method, base, "same class")
-        mean, half = ahead.mean(), 2.262 * ahead.std(ddof=1) / 10**0.5  # Student's t, 9 degrees of freedom
-        assert found[1].lower() == base
-        assert found[2] == f"{mean:.2f} ± {half:.2f}".replace("-", "−")
-        assert ("**" in found[0]) == (abs(mean) > half)
+def test_what_another_image_leaves_of_the_gain_follows_from_the_stored_runs():
+    """The gains under the two bags, over KD trained for as long; both students have the weight and rate of the first."""
+    alone, _ = reported("10_longer", method="none", base="kd", steps=1200)
+    own, _ = reported("10_longer", method="contrastive", base="kd", steps=1200)
+    other, _ = reported("10_controls", method="contrastive", base="kd", target="same class", steps=1200)
+    (cell,) = [c for c in NOTEBOOK.cells if "given-{j}" in c.source]
+    drawn = "".join(o["data"].get("image/svg+xml", "") for o in cell.outputs)
+    for student in (own, other):
+        gain = student["accuracy"] - alone["accuracy"]
+        mean, half = gain.mean(), 2.262 * gain.std(ddof=1) / 10**0.5  # Student's t, 9 degrees of freedom
+        assert f"+{mean:.1f} ± {half:.1f}" in drawn
+        assert (student is own) == (mean > half)
+        assert set(student["weight"]) == {1.0} and set(student["lr"]) == {0.03}  # as in the cell that is read
+    assert said("(w is 1)") and any("steps=1200,\n        lr=0.03," in c.source for c in NOTEBOOK.cells)
 
 
 def test_a_student_of_another_images_features_comes_back_as_stored():
     """One run of short training; another processor may move some of the 10,000 test images."""
-    rows = stored("10_controls")
-    here = (rows["method"] == "contrastive") & (rows["target"] == "same class") & (rows["base"] == "labels")
-    (row,) = rows[here & (rows["seed"] == 3)]
-    found = chapter10_controls.one(
-        "contrastive", "labels", "same class", 200, float(row["weight"]), float(row["lr"]), 3
-    )
-    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
+    ten, _ = reported("10_controls", method="contrastive", base="labels", target="same class")
+    row = {name: float(ten[3][name]) for name in ("weight", "lr")}
+    found = chapter10_controls.one("contrastive", "labels", "same class", 200, seed=3, **row)
+    assert found["accuracy"] == pytest.approx(ten[3]["accuracy"], abs=0.5)
 
 
-def test_a_new_last_layer_comes_back_as_stored():
-    rows = stored("10_layers_decay")
-    here = (rows["method"] == "contrastive") & (rows["base"] == "labels") & (rows["layer"] == "labels")
-    (row,) = rows[here & (rows["seed"] == 3)]
-    setting = {name: float(row[name]) for name in ("weight", "rate", "lr", "decay")} | {
-        "steps": int(row["steps"])
-    }
-    found = chapter10.relearned("contrastive", "labels", layer="labels", seed=3, **setting)
-    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
+@pytest.mark.parametrize("method", ["none", "contrastive"])
+def test_a_new_last_layer_comes_back_as_stored_with_what_validation_chose(method):
+    for layer in ("labels", "kd"):
+        ten, tried = reported("10_tuned_layers", method=method, layer=layer)
+        keys = ("steps", "decay", "lr")
+        means = {}
+        for row in tried:
+            means.setdefault(tuple(row[k] for k in keys), []).append(row["accuracy"])
+        assert all(len(found) == 3 for found in means.values())
+        setting = tuple(ten[3][k] for k in keys)
+        assert np.mean(means[setting]) == max(map(np.mean, means.values()))
+    setting = {"steps": int(ten[3]["steps"])} | {k: float(ten[3][k]) for k in ("decay", "lr")}
+    found = chapter10_tuned.relearned(method, "kd", seed=3, **setting)
+    assert found["accuracy"] == pytest.approx(ten[3]["accuracy"], abs=0.5)
+    other, _ = reported("10_tuned_layers", method=method, layer="labels")
+    assert abs(other[3]["accuracy"] - ten[3]["accuracy"]) > 0.5  # so what it learned from shows
 
 
 @pytest.mark.parametrize("method", ["none", "contrastive"])
@@ -301,3 +294,40 @@ def test_the_answer_to_the_layer_swap_follows_from_its_table():
     assert (reading, ahead) == pytest.approx((by_kd - by_labels, by_kd - kd_by_kd))
     assert f"{own_kd - own:.1f} points" in text
     assert lacks == "features" and -ahead > (own_kd - own) / 2
+
+
+def test_the_table_of_what_each_loss_notices():
+    """Its rows, again: four images with two features, as points and as maps of four places."""
+    corners = tensor([2.0, 0.2], [1.6, 1.4], [0.3, 1.9], [-0.9, 0.8])
+    turn = torch.linalg.qr(tensor([1.0, 2.0], [-3.0, 1.0]))[0]
+    one = tensor([0, 0], [0, 0], [0, 0], [2.0, 0])
+    changes = [1.6 * corners, corners @ turn, corners + tensor([2.0, 0]), corners + one]
+
+    def as_maps(points):
+        return torch.stack([points, 2 * points, points.flip(1), points**2], -1).view(4, 2, 2, 2)
+
+    maps = as_maps(corners)
+    in_maps = [
+        1.6 * maps,
+        torch.einsum("nchw,dc->ndhw", maps, turn),
+        maps + tensor([2.0, 0]).view(1, 2, 1, 1),
+    ]
+    in_maps.append(maps + one.view(4, 2, 1, 1))
+
+    def fitted(points):
+        seen = torch.cat([points, torch.ones(4, 1, dtype=torch.double)], 1)
+        return seen @ torch.linalg.lstsq(seen, corners).solution
+
+    at_first = contrastive_loss(corners, corners)
+    risen = {
+        "hint, the regressor as it is": [hint_loss(p, corners) for p in changes],
+        "hint, the regressor learning on": [hint_loss(fitted(p), corners) for p in changes],
+        "attention": [attention_transfer_loss(p, maps) for p in in_maps],
+        "similarity": [similarity_preserving_loss(p, corners) for p in changes],
+        "distances, angles": [rkd_distance_loss(p, corners) + rkd_angle_loss(p, corners) for p in changes],
+        "contrast, the regressor as it is": [abs(contrastive_loss(p, corners) - at_first) for p in changes],
+    }
+    (text,) = [c.source for c in NOTEBOOK.cells if c.source.count("| notices? |")]
+    for name, losses in risen.items():
+        row = " | ".join("yes" if loss > 1e-9 else "–" for loss in losses)
+        assert f"| {name} | {row} |" in text
