@@ -1,6 +1,6 @@
 """Chapter 10: new last layers for students of labels whose weight decay is tuned, and what such a layer costs.
 
-    python -m experiments.chapter10_tuned     # resumes where it stopped; about 4 minutes on one core
+    python -m experiments.chapter10_tuned     # resumes where it stopped; about 5 minutes on one core
 
 Decay, learning rate and weight of each student are those that experiments/chapter10_longer.py chose (200 steps). The
 new layers have their decay, rate and steps walked. Seeds 100 to 102 choose on validation, seeds 0 to 9 are reported on
