@@ -232,7 +232,7 @@ def test_what_another_image_leaves_of_the_gain_follows_from_the_stored_runs():
         assert f"+{mean:.1f} ± {half:.1f}" in drawn
         assert (student is own) == (mean > half)
         assert set(student["weight"]) == {1.0} and set(student["lr"]) == {0.03}  # as in the cell that is read
-    assert said("(w is 1)") and any("steps=1200, lr=0.03," in c.source for c in NOTEBOOK.cells)
+    assert said("(w is 1)") and any('"steps": 1200, "lr": 0.03,' in c.source for c in NOTEBOOK.cells)
 
 
 def test_a_student_of_another_images_features_comes_back_as_stored():
