@@ -39,10 +39,10 @@ def test_a_word_of_the_text_finds_the_chapters_that_use_it(page):
 
 def test_what_a_page_keeps_on_one_line_is_found_as_it_is_typed(page):
     """The page has a no-break space before its "%" (theme/spaces.py)."""
-    assert "94\N{NO-BREAK SPACE}% on CIFAR-10" in (PAGES / "chapters/12_data.html").read_text(
+    assert "94\N{NO-BREAK SPACE}% from one photograph" in (PAGES / "chapters/12_data.html").read_text(
         encoding="utf-8"
     )
-    found = answers(page, PAGES.as_uri(), "94 % on CIFAR-10")
+    found = answers(page, PAGES.as_uri(), "94 % from one photograph")
     assert "chapters/12_data.html" in {a.split("#")[0] for a in found}
 
 
