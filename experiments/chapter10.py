@@ -267,9 +267,11 @@ def controls(chosen: dict) -> None:
 
 
 @lru_cache(maxsize=16)
-def last_features(method: str, base: str, weight: float, rate: float, seed: int) -> tuple[Split, Split]:
+def last_features(
+    method: str, base: str, weight: float, rate: float, seed: int, decay: float = 0.01
+) -> tuple[Split, Split]:
     """What a finished student's last layer reads: of its own images, and of those that judge it; and their labels."""
-    net = trained(method, base, "teacher", weight, rate, seed)
+    net = trained(method, base, "teacher", weight, rate, seed, decay=decay)
     size, part = net.head.in_features, VAL if seed in TUNING else TEST
     images, _ = lesson("teacher", seed)
     return tuple(Split(rows(net, of.x)[:, -size:], of.y) for of in (images, part))
@@ -287,7 +289,14 @@ def relearned(
     decay: float = 0.01,
 ) -> dict:
     """A new last layer on kept features, from the labels of the student's own 1,000 images or from KD on them."""
-    seen, new = last_features(method, base, weight, rate, seed)
+    return new_layer(last_features(method, base, weight, rate, seed), layer, steps, lr, seed, decay)
+
+
+def new_layer(
+    features: tuple[Split, Split], layer: str, steps: int, lr: float, seed: int, decay: float
+) -> dict:
+    """A new last layer on these features, from the labels of 1,000 images or from KD on them."""
+    seen, new = features
     _, told = lesson("teacher", seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -9,19 +9,16 @@ cost, counted in steps of KD.
 """
 
 import time
-from functools import lru_cache
 
 import numpy as np
-import torch
 from torch import nn
 
 from companion.data import Split
-from companion.metrics import accuracy
 from companion.models import ConvNet
 from companion.training import fit
-from experiments.chapter10 import TEST, VAL, answers, lesson, rows, trained
+from experiments.chapter10 import answers, last_features, lesson, new_layer, rows
 from experiments.chapter10_controls import walk
-from experiments.common import TUNING, run_all, stored
+from experiments.common import run_all, stored
 
 LAYERS, TIME = "10_tuned_layers", "10_tuned_time"
 
@@ -34,29 +31,11 @@ def chosen(method: str) -> dict:
     return {key: float(found[key]) for key in ("weight", "lr", "decay")}
 
 
-@lru_cache(maxsize=16)
-def last_features(method: str, seed: int) -> tuple[Split, Split]:
-    """What a finished student's last layer reads: of its own images, and of those that judge it; and their labels."""
-    of = chosen(method)
-    net = trained(method, "labels", "teacher", of["weight"], of["lr"], seed, decay=of["decay"])
-    part = VAL if seed in TUNING else TEST
-    images, _ = lesson("teacher", seed)
-    return tuple(Split(rows(net, of.x)[:, -net.head.in_features :], of.y) for of in (images, part))
-
-
 def relearned(method: str, layer: str, steps: int, decay: float, lr: float, seed: int) -> dict:
-    """A new last layer on kept features, from the labels of the student's own 1,000 images or from KD on them."""
-    seen, new = last_features(method, seed)
-    _, told = lesson("teacher", seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        last = nn.Linear(seen.x.shape[1], 10)
-    fit(
-        last, seen, lambda z, v, y: answers(layer, z, v, y), told[:, :10].contiguous(),
-        steps=steps, lr=lr, seed=seed, weight_decay=decay,
-    )  # fmt: skip
-    with torch.no_grad():
-        return {"accuracy": accuracy(last(new.x), new.y)}
+    """A new last layer on the features of a student with a tuned decay; `decay` and `lr` are the layer's."""
+    of = chosen(method)
+    features = last_features(method, "labels", of["weight"], of["lr"], seed, of["decay"])
+    return new_layer(features, layer, steps, lr, seed, decay)
 
 
 def layers(methods: tuple = ("contrastive", "none")) -> None:
