@@ -31,7 +31,7 @@ def pictures(cell) -> list[str]:
 
 
 def written(cell) -> str:
-    """Labels of the figure, what is printed, the numbers a moving figure is drawn from, and the code."""
+    """Labels of the figure, what is printed, and the numbers that a moving figure is drawn from."""
     said = [
         label
         for svg in pictures(cell)
@@ -45,7 +45,7 @@ def written(cell) -> str:
             for k, v in out.get("data", {}).items()
             if "svg" not in k
         ]
-    return " ".join([*said, cell.source])
+    return " ".join(said)
 
 
 def ticks(axes, which) -> tuple[list[float], list[float]]:

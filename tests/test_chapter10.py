@@ -20,7 +20,7 @@ from companion.features import (
 )
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, predict
-from experiments import chapter10_controls, chapter10_longer, chapter10_tuned
+from experiments import chapter10, chapter10_controls, chapter10_longer, chapter10_tuned
 from experiments.common import stored
 from tests.test_notebooks import ROOT
 
@@ -244,9 +244,12 @@ def test_a_student_of_another_images_features_comes_back_as_stored():
 
 
 @pytest.mark.parametrize("method", ["none", "contrastive"])
-def test_a_new_last_layer_comes_back_as_stored_with_what_validation_chose(method):
+@pytest.mark.parametrize("base", ["labels", "kd"])
+def test_a_new_last_layer_comes_back_as_stored_with_what_validation_chose(base, method):
+    wanted = {"method": method} if base == "labels" else {"method": method, "base": base}
+    table = "10_tuned_layers" if base == "labels" else "10_layers_decay"
     for layer in ("labels", "kd"):
-        ten, tried = reported("10_tuned_layers", method=method, layer=layer)
+        ten, tried = reported(table, layer=layer, **wanted)
         keys = ("steps", "decay", "lr")
         means = {}
         for row in tried:
@@ -255,9 +258,13 @@ def test_a_new_last_layer_comes_back_as_stored_with_what_validation_chose(method
         setting = tuple(ten[3][k] for k in keys)
         assert np.mean(means[setting]) == max(map(np.mean, means.values()))
     setting = {"steps": int(ten[3]["steps"])} | {k: float(ten[3][k]) for k in ("decay", "lr")}
-    found = chapter10_tuned.relearned(method, "kd", seed=3, **setting)
+    if base == "labels":
+        found = chapter10_tuned.relearned(method, "kd", seed=3, **setting)
+    else:  # a student of the default decay
+        of = {k: float(ten[3][k]) for k in ("weight", "rate")}
+        found = chapter10.relearned(method, base, layer="kd", seed=3, **of, **setting)
     assert found["accuracy"] == pytest.approx(ten[3]["accuracy"], abs=0.5)
-    other, _ = reported("10_tuned_layers", method=method, layer="labels")
+    other, _ = reported(table, layer="labels", **wanted)
     assert abs(other[3]["accuracy"] - ten[3]["accuracy"]) > 0.5  # so what it learned from shows
 
 
