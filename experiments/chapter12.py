@@ -32,6 +32,7 @@ GAPS = {
     "half and 10": 2,
     "half and 50": 10,
     "half and 10 rolled": 2,
+    "10 missing": 2,
 }  # of each class that half of the classes lacks
 SHIFTS = (1, 2, 4)  # pixels by which views are rolled, at most
 INVENTED, INVENTED_SHIFT = 200, 4  # images, and the pixels by which validation chose to roll them
@@ -121,7 +122,7 @@ def questions(kind: str, n: int, shift: int, seed: int, pool: Split = TRAIN) -> 
         return share * x + (1 - share) * x[torch.randperm(n, generator=generator)]
     if kind in FEWER:
         return rolled(few[: FEWER[kind]].repeat(n // FEWER[kind], 1, 1, 1), shift, generator)
-    if kind in GAPS or kind == "10 missing":
+    if kind in GAPS:
         return filled(kind, n, shift, order, generator, pool)
     if kind == "10 rolled and invented":
         tens = rolled(few[:10].repeat(n // 20, 1, 1, 1), shift, generator)
@@ -143,7 +144,7 @@ def filled(kind: str, n: int, shift: int, order, generator, pool: Split) -> torc
     "half and 10 rolled" holds a hundred of each of the ten, rolled by up to `shift` pixels, so n = 2,000.
     """
     of_class = [order[pool.y[order] == c] for c in range(5, 10)]
-    more = pool.x[torch.cat([known[: GAPS.get(kind, 2)] for known in of_class])]
+    more = pool.x[torch.cat([known[: GAPS[kind]] for known in of_class])]
     if kind == "10 missing":
         return more
     half = pool.x[order[pool.y[order] < 5][:1000]]
