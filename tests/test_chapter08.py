@@ -135,11 +135,12 @@ def test_a_narrow_student_at_a_high_temperature_comes_back_as_stored():
     assert [found[k] for k in found] == pytest.approx([row[k] for k in found], abs=1.5)
 
 
-def test_a_student_of_few_steps_comes_back_as_stored():
+@pytest.mark.parametrize(("per_class", "steps"), [(10, 75), (100, 300)])
+def test_a_student_of_few_steps_comes_back_as_stored(per_class, steps):
     rows = stored("08_advice")
-    kind = (rows["per_class"] == 10) & (rows["steps"] == 75)
+    kind = (rows["per_class"] == per_class) & (rows["steps"] == steps)
     (row,) = rows[kind & (rows["seed"] == 3)]
-    found = chapter08.advice_one(per_class=10, steps=75, lr=float(row["lr"]), seed=3)
+    found = chapter08.advice_one(per_class=per_class, steps=steps, lr=float(row["lr"]), seed=3)
     assert [found[k] for k in found] == pytest.approx([row[k] for k in found], abs=1.5)
 
 
