@@ -18,7 +18,7 @@ from companion.data import fashion, fashion_teacher
 from companion.metrics import accuracy, agreement, calibration_error, temperature_scale
 from companion.models import ConvNet
 from companion.training import fit, predict
-from experiments.common import REPORTED, TUNING, run_all, stored
+from experiments.common import REPORTED, TUNING, run_all
 
 RATES = (0.01, 0.03, 0.1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
@@ -74,9 +74,6 @@ VARIANTS = {
     "mean over the classes": Variant(factor=16 / 10),  # reduction="mean" divides by the ten classes, too
     "1000 labels alone": Variant(images=1000, alpha=0),  # "weak teacher not asked", beside the good teacher
 }
-
-
-SAME_TRAINING = {"1000 labels alone": "weak teacher not asked"}  # and so the same learning rate
 
 
 def draw(seed: int, weak: bool, images: int):
@@ -169,11 +166,6 @@ def runs(variant: str, rates, seeds):
 def main() -> None:
     torch.set_num_threads(1)
     for variant in VARIANTS:
-        if variant in SAME_TRAINING:
-            rows = stored("03_steps")
-            rows = rows[(rows["variant"] == SAME_TRAINING[variant]) & (rows["part"] == "test")]
-            runs(variant, [float(rows["lr"][0])], REPORTED)
-            continue
         rates, best = list(RATES), None
         while best in (None, rates[0], rates[-1]):  # a grid whose edge wins is too narrow
             if best is not None:

@@ -1,17 +1,20 @@
 """Chapter 3: its equation, and the steps that the article's algorithm lacks."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax, softmax
 
-from companion import losses
+from companion import checks, losses
 from companion.data import Split
 from companion.models import MLP, ConvNet, parameters
 from companion.training import fit, hard_loss, predict, teacher_logits
 from experiments import chapter03
 from experiments.common import stored
+from tests.test_notebooks import ROOT, cells
 
 
 def kl(z, v, T_s, T_t):
@@ -181,6 +184,66 @@ def test_a_wrong_kl_is_the_call_that_makes_it(logits):
     over_all = 16 * F.kl_div(z, v.exp(), reduction="none").mean().item()
     factor = chapter03.VARIANTS["mean over the classes"].factor
     assert factor * chapter03.divergence(v, z, "KL(p‖q)").item() == pytest.approx(over_all, rel=1e-9)
+
+
+def test_the_test_of_the_loss_has_the_numbers_of_the_two_examples():
+    """The nine losses in the text, right and with each mistake, from the lines that made the stored runs."""
+    (told,) = (
+        c.source
+        for c in cells(ROOT / "chapters/03_algorithm.ipynb", "markdown")
+        if "test the loss.*" in c.source
+    )
+    told = re.findall(r"\d\.\d{3}\b", told)
+    v, y = torch.tensor([[4.0, 2, 0]], dtype=torch.double), torch.tensor([0])
+    z = {"first": torch.zeros_like(v), "second": torch.zeros_like(v).index_fill(1, torch.tensor([1]), 2)}
+
+    def loss(z, factor=16.0, T_s=4, kl="KL(p‖q)"):
+        log_p, log_q = (v / 4).log_softmax(-1), (z / T_s).log_softmax(-1)
+        soft = factor * chapter03.divergence(log_p, log_q, kl)
+        return (0.1 * F.cross_entropy(z, y) + 0.9 * soft).item()
+
+    mistakes = {"no T²": {"factor": 1}, "swapped": {"kl": "KL(q‖p)"}, "mean": {"factor": 16 / 3}}
+    found = {name: [loss(x, **how) for x in z.values()] for name, how in {"right": {}, **mistakes}.items()}
+    teacher_only = [loss(x, T_s=1) for x in z.values()]
+    assert told == [f"{x:.3f}" for pair in found.values() for x in pair] + [f"{teacher_only[1]:.3f}"]
+    right = found.pop("right")
+    assert right == [
+        pytest.approx(losses.distillation_loss(x, v, y, T=4, alpha=0.9).item()) for x in z.values()
+    ]
+    assert teacher_only[0] == pytest.approx(right[0])
+    for wrong in found.values():  # each misses one of the two, and not by a rounding
+        assert max(abs(a - b) for a, b in zip(wrong, right, strict=True)) > 0.1
+    log_p = (v / 4).log_softmax(-1)
+    for x in z.values():
+        log_q = (x / 4).log_softmax(-1)
+        assert chapter03.divergence(log_p, log_q, "q for log q") < 0
+        over_all = 16 * F.kl_div(log_q, log_p.exp(), reduction="none").mean().item()  # three classes
+        assert 16 / 3 * chapter03.divergence(log_p, log_q, "KL(p‖q)").item() == pytest.approx(over_all)
+
+
+def test_the_step_to_mend_has_three_mistakes(capsys):
+    """It passes once all three are mended, and with any two of them mended it doesn't."""
+    mends = (
+        ("teacher(x)", "teacher.eval()(x).detach()"),
+        ("z.log_softmax", "(z / T).log_softmax"),
+        ("kl.mean()", "kl.sum(-1).mean()"),
+    )
+    (step,) = (
+        c.source
+        for c in cells(ROOT / "chapters/03_algorithm.ipynb", "code")
+        if "def training_step" in c.source and "exercise" in c.metadata.tags
+    )
+    step = re.sub(r" +raise NotImplementedError.*\n", "", step).split("checks.")[0]
+    assert all(step.count(wrong) == 1 for wrong, _ in mends)
+    for left in (None, *mends):
+        code, names = step, {"F": F}
+        for mend in mends:
+            code = code if mend is left else code.replace(*mend)
+        exec(code, names)
+        checks.training_step(names["training_step"])
+        said = capsys.readouterr().out
+        assert said.startswith("✗ training_step: " if left else "✓ training_step"), (left, said)
+        assert "stops with" not in said
 
 
 def test_the_control_is_the_student_of_the_weak_teacher_not_asked():
