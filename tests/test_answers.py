@@ -197,6 +197,14 @@ def test_an_answer_that_exits_is_wrong_and_the_others_are_checked(tmp_path, caps
     assert said.endswith(f"0 of {len(EXERCISES)} solved, 1 wrong, {len(EXERCISES) - 1} not attempted\n")
 
 
+def test_an_answer_that_prints_without_an_end_of_line_is_judged(tmp_path, capsys):
+    text = "def soften(z, T):\n    print('✗ soft', end='')\n    return (z / T).softmax(-1)\n"
+    (tmp_path / "answers.py").write_text(text + "def nearest():\n    print('…', end='')\n    return 'A'\n")
+    assert command.main([str(tmp_path / "answers.py")]) == 1
+    said = capsys.readouterr().out
+    assert "✓ soften\n" in said and "✗ nearest: subtract each teacher's own entropy" in said
+
+
 def test_list_names_them_all(capsys):
     assert command.main(["--list"]) == 0
     said = capsys.readouterr().out

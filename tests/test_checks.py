@@ -1,5 +1,7 @@
 """Every check accepts the right answer, waits for a stub, and has each hint reached by its own mistake."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 import torch
@@ -268,6 +270,65 @@ def test_no_grad_is_caught(name, capsys):
     )
 
 
+def kd_in_place(z, v, T):
+    q = soft(z, T).exp()
+    loss = kd(z, v, T) + 0 * q.sum()
+    q += 1
+    return loss
+
+
+def kd_and_backward(z, v, T):
+    loss = kd(z, v, T)
+    loss.backward()
+    return loss
+
+
+def kd_and_backward_again(z, v, T):
+    loss = kd(z, v, T)
+    loss.backward(retain_graph=True)
+    return loss
+
+
+class HalfWritten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z, v, T):
+        return kd(z, v, T)
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope
+
+
+@pytest.mark.parametrize(
+    "attempt, piece",
+    [
+        (kd_in_place, "an operation in place has overwritten"),
+        (kd_and_backward, "backward() has been called in it"),
+        (kd_and_backward_again, "backward() has been called in it"),
+        (HalfWritten.apply, "its gradient cannot be taken: RuntimeError"),
+    ],
+)
+def test_a_gradient_that_cannot_be_taken_gets_a_sentence(attempt, piece, capsys):
+    text = said(checks.kd_loss, attempt, capsys)
+    assert text.startswith("✗ kd_loss: ") and piece in text
+
+
+@pytest.mark.parametrize(
+    "name, attempt",
+    [
+        ("share_loss", lambda rows, mask, n, world: world / n * (rows * mask).sum().item()),
+        ("masked_mean", lambda rows, mask: torch.where(mask, rows, 0).sum().item() / max(int(mask.sum()), 1)),
+    ],
+)
+def test_the_end_of_a_loss_keeps_its_gradient(name, attempt, capsys):
+    assert "it is a plain number" in said(getattr(checks, name), attempt, capsys)
+
+
+def test_rounds_that_are_written_down_are_shown(capsys):
+    text = said(checks.draft_loop, lambda one_round: 1.0, capsys)
+    assert "one_round = a function that gives [10, 11, 12], then [13], then [14, 15, 3, 16, 17]\n" in text
+
+
 def full_kd(z, v, T):
     return T**2 * F.kl_div((z / T).log_softmax(-1), soft(v, T), reduction="batchmean")
 
@@ -416,10 +477,19 @@ SEVERAL = choice("who", ("student", 3), {(0, "teacher"): "it is frozen.", (1, 2)
         (NUMBER, "4", "✗ half_at: a number is due; got '4'."),
         (NUMBER, True, "✗ half_at: a number is due; got True."),
         (NUMBER, [4], "✗ half_at: a number is due; got [4]."),
+        (NUMBER, np.array([4.0]), "✓ half_at"),
+        (NUMBER, Decimal("4.1"), "✓ half_at"),
+        (NUMBER, torch.ones(2), "✗ half_at: a number is due; got [1.0, 1.0]."),
+        (NUMBER, np.ones(2), "✗ half_at: a number is due; got [1.0, 1.0]."),
+        (NUMBER, torch.ones(0), "✗ half_at: a number is due; got []."),
+        (NUMBER, float("nan"), "✗ half_at: a number is due; got nan."),
+        pytest.param(NUMBER, 10**400, f"✗ half_at: a number is due; got {10**400}.", id="beyond a float"),
         (SEVERAL, ("Student", 3), "✓ who"),
         (SEVERAL, ("teacher", 3), "✗ who: answer 1: it is frozen."),
         (SEVERAL, ("student", 2), "✗ who: answer 2: count the last one too."),
         (SEVERAL, ("student", 4), "✗ who: answer 2: 4 is too large."),
+        (SEVERAL, ("student", np.arange(2)), "✗ who: answer 2: a number is due; got [0, 1]."),
+        (choice("two", (1.0, 2.0), {}), torch.tensor([1.0, 2.0]), "✓ two"),
         (SEVERAL, "student", "✗ who: 2 answers are due, as in `return a, b`; got 'student'."),
     ],
 )
@@ -480,10 +550,52 @@ def step_and_backward(student, teacher, x, y, T, alpha):
     return loss
 
 
+def step_of_a_frozen_teacher(student, teacher, x, y, T, alpha):
+    return losses.distillation_loss(student(x), teacher.eval().requires_grad_(False)(x), y, T, alpha)
+
+
+def step_in_double_precision(student, teacher, x, y, T, alpha):
+    return step(lambda x: student(x).double(), teacher, x, y, T, alpha)
+
+
+def step_with_half_a_student(student, teacher, x, y, T, alpha):
+    student.bias.requires_grad_(False)
+    return step(student, teacher, x, y, T, alpha)
+
+
+def step_that_changes_the_images(student, teacher, x, y, T, alpha):
+    x *= 2
+    return step(student, teacher, x, y, T, alpha)
+
+
+@torch.no_grad()
+def double_the_weights(model):
+    for p in model.parameters():
+        p *= 2
+
+
+def step_that_changes_the_teacher(student, teacher, x, y, T, alpha):
+    double_the_weights(teacher)
+    return step(student, teacher, x, y, T, alpha)
+
+
+def step_and_backward_without_a_trace(student, *rest):
+    loss = step_and_backward(student, *rest)
+    student.zero_grad()
+    return loss
+
+
 @pytest.mark.parametrize(
     "attempt, expected",
     [
         (step, "✓ training_step"),
+        (step_of_a_frozen_teacher, "✓ training_step"),
+        (step_in_double_precision, "✓ training_step"),
+        (lambda student, teacher, *rest: teacher.eval() and 0, "the loss is 0.0000, not"),
+        (step_with_half_a_student, "a part of the student is frozen"),
+        (step_that_changes_the_images, "it changes its input"),
+        (step_that_changes_the_teacher, "the teacher's weights have changed"),
+        (step_and_backward_without_a_trace, "backward() has been called in it"),
         (step_in_train_mode, "train mode"),
         (step_without_T, "T is 1: pass it on"),
         (lambda *args: step(*args) * 1.01, "see eq-distillation-loss"),

@@ -27,8 +27,9 @@ def verdict(exercise: Exercise, attempt) -> tuple[str, str]:
             exercise.check(attempt)
     except (Exception, SystemExit) as error:  # the reader's function may do anything
         return "✗", f"it stopped with {type(error).__name__}: {error}"
-    last = re.findall(r"^([✓✗○]) \w+(?:: )?((?:.|\n(?![✓✗○] ))*)", said.getvalue(), re.M)[-1]
-    return last[0], last[1].strip()
+    # the last one: what the answer itself prints may stand before it, in the same line
+    *_, last = re.finditer(rf"([✓✗○]) {exercise.name}(?:: |$)", said.getvalue(), re.M)
+    return last[1], said.getvalue()[last.end() :].strip()
 
 
 def answers(file: str) -> dict:

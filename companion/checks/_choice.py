@@ -1,5 +1,6 @@
 """Exercises that predict, diagnose or choose: the answer is a word, a number, or several of them."""
 
+import math
 from collections.abc import Callable
 
 from ._compare import is_empty
@@ -32,9 +33,17 @@ def choice(name: str, right, hints: dict, within: float = 0.0) -> Callable[[Call
         elif answer is None:
             say(name, "it returned nothing (None): is a `return` missing?")
         else:
-            say(name, _fault(answer, right, hints, within))
+            say(name, _fault(_plain(answer), right, hints, within))
 
     return check
+
+
+def _plain(answer):
+    """A tensor or an array as the number, or the list of numbers, that is in it."""
+    if hasattr(answer, "tolist"):
+        answer = answer.tolist()
+        return answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
+    return answer
 
 
 def _fault(answer, right, hints: dict, within: float) -> str | None:
@@ -43,7 +52,7 @@ def _fault(answer, right, hints: dict, within: float) -> str | None:
         return _of_one(answer, right, hints, within)
     if not isinstance(answer, tuple | list) or len(answer) != len(right):
         return f"{len(right)} answers are due, as in `return a, b`; got {answer!r}."
-    for place, (one, due) in enumerate(zip(answer, right, strict=True)):
+    for place, (one, due) in enumerate(zip(map(_plain, answer), right, strict=True)):
         own = {wrong: hint for (at, wrong), hint in hints.items() if at == place}
         if fault := _of_one(one, due, own, within):
             return f"answer {place + 1}: {fault}"
@@ -58,23 +67,29 @@ def _of_one(answer, right, hints: dict, within: float) -> str | None:
             "a word" if isinstance(right, str) else "True or False" if isinstance(right, bool) else "a number"
         )
         return f"{kind} is due; got {answer!r}."
-    if _is(answer, right, within):
+    value = answer if isinstance(right, str) else _number(answer)
+    if value is None:
+        return f"a number is due; got {answer!r}."
+    if _is(value, right, within):
         return None
     for wrong, hint in hints.items():
-        if _is(answer, wrong, within):
+        if _is(value, wrong, within):
             return hint
     if isinstance(right, str):
         return f"{answer!r} is none of the answers: {', '.join(sorted([right, *hints], key=str))}."
+    return f"{answer!r} is too {'large' if value > right else 'small'}."
+
+
+def _number(answer) -> float | None:
+    """The answer as a float, whatever kind of number it is; None for NaN and for what is no number."""
     try:
-        return f"{answer!r} is too {'large' if answer > right else 'small'}."
-    except TypeError:
-        return f"a number is due; got {answer!r}."
+        value = float(answer)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if math.isnan(value) else value
 
 
 def _is(answer, value, within: float) -> bool:
     if isinstance(value, str):
         return answer.strip().casefold() == value.casefold()
-    try:
-        return bool(abs(answer - value) <= within * abs(value) + 1e-9)
-    except TypeError:
-        return False
+    return abs(answer - value) <= within * abs(value) + 1e-9

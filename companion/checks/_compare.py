@@ -16,6 +16,7 @@ ONLY_TEACHER = (
     "the gradient goes to the teacher, not to the student: detach the teacher's logits, not the student's."
 )
 CUT = "the value is right, the gradient in the student's logits is not: .detach() or no_grad cut part of it off."
+BACKWARD = "backward() has been called in it: return the loss, and leave that to the caller."
 LEAK = "a gradient reaches the teacher: detach its logits."
 
 
@@ -60,9 +61,13 @@ def compare(
     if not agree(right, cases, results, rtol):
         return say(name, named(mistakes, right, cases, results, rtol) or first_that_differs(
             attempt, right, cases, results, rtol))  # fmt: skip
-    if student is not None:
-        return say(name, gradient_fault(right, cases, inputs, results, student, teacher, dict(slips), rtol))
-    return say(name, None)
+    if student is None:
+        return say(name, None)
+    try:
+        fault = gradient_fault(right, cases, inputs, results, student, teacher, dict(slips), rtol)
+    except Exception as error:  # the backward pass runs what the reader wrote, too
+        fault = not_taken(error)
+    return say(name, fault)
 
 
 def copied(case, *with_gradient) -> list:
@@ -168,6 +173,8 @@ def gradient_fault(right, cases, inputs, results, student, teacher, slips, rtol)
     if not any(result.requires_grad for result in results):
         return A_NUMBER if all(result.dtype != torch.double for result in results) else NO_GRADIENT
     wanted = [i for i in (student, teacher) if i is not None]
+    if any(given[i].grad is not None for given in inputs for i in wanted):
+        return BACKWARD
     found = [
         gradients(result, [given[i] for i in wanted]) for given, result in zip(inputs, results, strict=True)
     ]
@@ -183,6 +190,19 @@ def gradient_fault(right, cases, inputs, results, student, teacher, slips, rtol)
         if agree(pull(wrong, student), cases, pulls, rtol):
             return hint
     return CUT
+
+
+def not_taken(error: Exception) -> str:
+    """Why a loss that has a value has no gradient."""
+    said = (str(error).splitlines() or [""])[0]
+    if "inplace operation" in said:
+        return (
+            "the value is right, but an operation in place has overwritten what the gradient is made of: "
+            "write x = x + 1, not x += 1."
+        )
+    if "second time" in said:
+        return BACKWARD
+    return f"the value is right, but its gradient cannot be taken: {type(error).__name__}, {said}."
 
 
 def gradients(result: Tensor, of: list[Tensor]) -> list[Tensor]:

@@ -31,4 +31,5 @@ def share_loss(attempt: Callable[[Tensor, Tensor, int, int], Tensor]) -> None:
             "this is the sum; n, the tokens of the whole batch, divides it.":
                 lambda rows, mask, n, world: total(rows, mask),
         },
+        student=0,
     )  # fmt: skip

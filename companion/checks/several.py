@@ -38,6 +38,7 @@ def masked_mean(attempt: Callable[[Tensor, Tensor], Tensor]) -> None:
             "this is the mean of the sequences' means: a token of a short sequence then weighs more.":
                 lambda rows, mask: (kept(rows, mask).sum(-1) / mask.sum(-1).clamp(min=1)).mean(),
         },
+        student=0,
     )  # fmt: skip
 
 

@@ -57,6 +57,10 @@ class _Script:
             self.after[length] = torch.tensor(tokens)
             length += len(tokens)
         self.last, self.times = 0, 0
+        self.rounds = rounds
+
+    def __repr__(self) -> str:
+        return "a function that gives " + ", then ".join(map(str, self.rounds))
 
     def __call__(self, said: Tensor) -> Tensor:
         self.times = self.times + 1 if len(said) == self.last else 0

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import losses
-from ._compare import result_of
-from ._say import say
+from ._compare import changed, not_taken, result_of
+from ._say import CHANGED, say
 
 
 def training_step(attempt) -> None:
@@ -19,10 +19,15 @@ def training_step(attempt) -> None:
                 nn.Linear(6, 4),
                 nn.Sequential(nn.Linear(6, 32), nn.Dropout(0.5), nn.Linear(32, 4)),
             )
-            x, y, before = torch.randn(8, 6), torch.randint(0, 4, (8,)), deepcopy(student)
-            loss = result_of("training_step", attempt, student, teacher, x, y, T, alpha)
+            x, y = torch.randn(8, 6), torch.randint(0, 4, (8,))
+            before, as_it_was, given = deepcopy(student), deepcopy(teacher), (x.clone(), y.clone())
+            loss = result_of("training_step", attempt, student, teacher, *given, T, alpha)
             if loss is None:
                 return
+            if changed((x, y), given):
+                return say("training_step", CHANGED)
+            if not _same(as_it_was, teacher):
+                return say("training_step", "the teacher's weights have changed: only ask it.")
             hint = _fault(loss, before, student, teacher, x, y, T, alpha)
         if hint:
             return say("training_step", hint)
@@ -41,9 +46,10 @@ def _fault(loss: Tensor, before, student, teacher, x, y, T, alpha) -> str | None
     expected = losses.distillation_loss(z, v, y, T, alpha)
     if loss.shape != ():
         return f"one number is due, the mean over the batch; this has the shape {tuple(loss.shape)}."
-    if not torch.allclose(loss, expected, rtol=1e-4):
+    value = loss.detach().double()
+    if not torch.allclose(value, expected.double(), rtol=1e-4):
         for hint, wrong in _mistakes(z, v, y, T, alpha).items():
-            if torch.allclose(loss, wrong, rtol=1e-4):
+            if torch.allclose(value, wrong.double(), rtol=1e-4):
                 return hint
         return f"the loss is {loss.item():.4f}, not {expected.item():.4f}: see eq-distillation-loss."
     return _gradient_fault(loss, student, teacher, before, expected)
@@ -73,9 +79,15 @@ def _gradient_fault(loss: Tensor, student, teacher, before, expected: Tensor) ->
     """What is wrong with the gradients of a loss whose value is right."""
     if not loss.requires_grad:
         return "the loss has no gradient: only the teacher's forward goes under no_grad, and .item() cuts it off."
-    of = [*student.parameters(), *teacher.parameters()]
-    found = torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True)
-    mine, leaked = found[: len(list(student.parameters()))], found[len(list(student.parameters())) :]
+    own = list(student.parameters())
+    if not all(p.requires_grad for p in own):
+        return "a part of the student is frozen: only the teacher's weights may be."
+    of = [*own, *(p for p in teacher.parameters() if p.requires_grad)]
+    try:
+        found = torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True)
+    except Exception as error:  # the backward pass runs what the reader wrote, too
+        return not_taken(error)
+    mine, leaked = found[: len(own)], found[len(own) :]
     if any(g.abs().max() > 0 for g in leaked):
         return "a gradient reaches the teacher: run it under torch.no_grad(); eval() does not do that."
     due = torch.autograd.grad(expected, list(before.parameters()))
