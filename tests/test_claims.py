@@ -386,6 +386,20 @@ def test_a_number_that_no_cell_gives_is_named(tmp_path):
         built(tmp_path, "Bars of {glue:text}`gone:.1f`.")
 
 
+@pytest.mark.parametrize(
+    "role, reason",
+    [
+        ("{glue:text}`gain:.1f`", "could not convert"),
+        ("{glue:text}`other.ipynb::gain`", "of its own page"),
+        ("{glue:text}`other::gain`", "of its own page"),
+        ("{glue:}`gain`", "of its own page"),
+    ],
+)
+def test_a_number_that_cannot_be_written_is_named(tmp_path, role, reason):
+    with pytest.raises(ExtensionError, match=f"index.ipynb: the alternative text “Bars of .*: .*{reason}"):
+        built(tmp_path, f"Bars of {role}.")
+
+
 def test_only_what_is_glued_gets_a_minus():
     document = new_document("")
     document += nodes.inline("", "-1", classes=["pasted-text"])

@@ -8,7 +8,7 @@ from docutils import nodes
 from myst_nb.core.variables import format_plain_text
 from sphinx.errors import ExtensionError
 
-ROLE = re.compile(r"\{glue:text\}`(\w+)(?::([^`]*))?`")
+ROLE = re.compile(r"\{glue:text\}`(\w+)(?::(?!:)([^`]*))?`")
 HYPHEN = re.compile(r"(?<![^\We])-(?=\d)")
 RECORD = "application/papermill.record/text/plain"
 
@@ -28,16 +28,20 @@ def filled(alt: str, numbers: dict[str, str]) -> str:
 
     Raises:
         KeyError: no cell of the notebook gave a number of that name.
+        ValueError: it cannot be written so, or is asked for in a way that is filled in captions alone.
     """
 
     def number(found: re.Match) -> str:
         return HYPHEN.sub("−", format_plain_text(numbers[found[1]], found[2] or "s"))
 
-    return ROLE.sub(number, alt)
+    text = ROLE.sub(number, alt)
+    if "{glue" in text:
+        raise ValueError("it takes {glue:text}`name` and {glue:text}`name:.1f`, of its own page")
+    return text
 
 
 def fill(app, doctree) -> None:
-    wanting = [node for node in doctree.findall(nodes.Element) if ROLE.search(str(node.get("alt", "")))]
+    wanting = [node for node in doctree.findall(nodes.Element) if "{glue" in str(node.get("alt", ""))]
     if wanting:
         path = Path(app.env.doc2path(app.env.docname))
         numbers = given(json.loads(path.read_text(encoding="utf-8")))
@@ -48,6 +52,8 @@ def fill(app, doctree) -> None:
                 raise ExtensionError(
                     f"{path.name}: no cell glues {missing}, which an alternative text prints"
                 ) from None
+            except ValueError as error:
+                raise ExtensionError(f"{path.name}: the alternative text “{node['alt']}”: {error}") from None
 
 
 def true_minus(app, doctree, docname: str) -> None:
