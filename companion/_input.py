@@ -19,6 +19,8 @@ LEARN_T = "T**2 * F.kl_div((z / T).log_softmax(-1), (v / T).softmax(-1), reducti
 
 def number(name: str, x: float | Tensor) -> float:
     """x, or the number in a tensor of one element that asks for no gradient."""
+    if x is None or isinstance(x, str | list | tuple):
+        raise TypeError(f"{name} is one number; got {x!r}.")
     if not isinstance(x, Tensor):
         return x.item() if hasattr(x, "item") else x  # numpy's float32 would make the arithmetic its own
     if x.requires_grad or torch.autograd.forward_ad.unpack_dual(x).tangent is not None:

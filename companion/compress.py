@@ -20,6 +20,10 @@ def rounded(w: Tensor, bits: int) -> Tensor:
         ValueError: bits out of range; NaN or ∞ in w.
     """
     _check_bits(bits, 16)
+    if w.dim() < 2:
+        raise ValueError(
+            f"takes weights (R, ...), a scale for each row; got {tuple(w.shape)}: w[None] is one row."
+        )
     if not w.isfinite().all():
         raise ValueError("the weights hold NaN or ∞: a training run that diverged has nothing to be rounded.")
     return _nearest(w, bits)

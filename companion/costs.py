@@ -150,6 +150,14 @@ def bill(plan: Plan) -> dict[str, float]:
     Raises:
         ValueError: a number is not positive, the utilisation is no share, or more tokens are kept than there are.
     """
+    for name in (
+        "vocabulary",
+        "width",
+        "batch",
+        "group",
+        "price",
+    ):  # the others are looked at where they are used
+        positive(f"plan's {name}", getattr(plan, name))
     once = flops(plan.teacher, plan.tokens)
     trained = flops(plan.student, plan.tokens * plan.passes, training=True)
     found = {"teacher_live": once * plan.passes, "teacher_once": once, "trained": trained}

@@ -17,6 +17,7 @@ from statistics import quantiles
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .compress import _check_bits, _weights
 
@@ -30,12 +31,16 @@ def size_on_disk(model: nn.Module | str | Path, bits: int = 32) -> int:
             fewer than 32 bits has a scale of 32 bits for each of its rows, as `quantized` stores it.
 
     Raises:
-        ValueError: bits is no whole number from 2 to 32.
+        ValueError: bits is no whole number from 2 to 32; weights that `quantized` or `pruned` is still at work on.
         FileNotFoundError: no such file.
     """
     _check_bits(bits, 32)
     if not isinstance(model, nn.Module):
         return Path(model).stat().st_size
+    if any(parametrize.is_parametrized(layer) for layer in model.modules()):
+        raise ValueError(
+            "weights are still rounded or masked in each call: size_on_disk(settled(model), bits)."
+        )
     few = {id(weight) for _, weight in _weights(model)}
     total = 0
     for x in [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]:

@@ -160,6 +160,12 @@ def _features(
     feats_s: Tensor, feats_t: Tensor, dims: tuple = (2, 4), equal: tuple | None = None
 ) -> tuple[Tensor, Tensor]:
     """Both sides in one wide type, the teacher's detached, or an error that names the shapes."""
+    for side, x in (("student", feats_s), ("teacher", feats_t)):
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(
+                f"the {side}'s features are a tensor of floating-point numbers; got {got}: x.float()?"
+            )
     shapes = feats_s.shape, feats_t.shape
     if any(len(shape) not in dims for shape in shapes):
         fit = False

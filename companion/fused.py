@@ -6,6 +6,7 @@ its loss, its gradient, and what that means for the features and the weights; th
 made in the forward pass, and the backward pass only scales it.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
@@ -15,7 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._core import ONCE
-from ._input import check_mask, check_within, class_labels, number, positive, row_count, temperature
+from ._input import (
+    NotFinite,
+    check_mask,
+    check_within,
+    class_labels,
+    number,
+    positive,
+    row_count,
+    temperature,
+)
 from .tokens import forward_kl_loss
 
 # Tokens in a group: enough that the matrix products run at their usual speed. Numbers a loss is given at a time.
@@ -70,7 +80,10 @@ def fused_linear_kd_loss(
     caps = tuple(None if c is None else positive("soft cap", c) for c in (cap_s, cap_t))
     part = partial(_part, loss=partial(loss, T=T, denominator=n), y=y, alpha=alpha, n=n)
     flat = features_s.flatten(0, -2), weight_s, features_t.detach().flatten(0, -2), weight_t.detach()
-    return _Fused.apply(*flat, kept, part, caps)
+    found = _Fused.apply(*flat, kept, part, caps)
+    if not alpha and not math.isfinite(found.item()):  # `loss` has not been asked, which would have said so
+        raise NotFinite(f"the loss is {found.item()}: the student's features or weight are not finite.")
+    return found
 
 
 class _Fused(torch.autograd.Function):

@@ -38,7 +38,7 @@ def generate(
         (B, L + up to n): the beginnings and what was written. The model is left in the mode it was in.
 
     Raises:
-        ValueError: ids of another shape, T < 0, top_k < 1, n < 0, no generator where one is needed.
+        ValueError: ids of another shape, T < 0, top_k < 1, n < 0, no generator where one is needed, logits with NaN.
     """
     _check(ids, n, T := number("temperature T", T), top_k, generator)
     was_training, past = model.training, []
@@ -60,6 +60,8 @@ def generate(
 
 
 def _draw(z: Tensor, T: float, top_k: int | None, generator) -> Tensor:
+    if not z.amax(-1).isfinite().all():
+        raise ValueError("the model's logits hold NaN or +∞, or −∞ only: no token can be told from them.")
     if T == 0:
         return z.argmax(-1)
     if top_k is not None and top_k < z.shape[-1]:

@@ -1,6 +1,7 @@
 """What is measured, and how sure the measurement is. Accuracies, agreements and errors are in per cent."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,9 @@ def agreement(logits_s: Tensor, logits_t: Tensor) -> float:
     """
     if logits_s.shape != logits_t.shape:
         raise ValueError(f"shapes differ: {tuple(logits_s.shape)} and {tuple(logits_t.shape)}.")
-    return accuracy(logits_s, logits_t.argmax(-1))
+    named = logits_t.argmax(-1)
+    _check(logits_t, named)
+    return accuracy(logits_s, named)
 
 
 def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> float:
@@ -76,7 +79,7 @@ def temperature_scale(logits: Tensor, y: Tensor) -> float:
     if not logits.isfinite().all():
         raise ValueError("the logits must be finite: a class at −∞ stays there at every T.")
     z = logits.detach().double()
-    z = z - z.gather(1, y[:, None])
+    z = z - z.gather(1, y[:, None].long())
 
     def slope(k: float) -> float:
         """The loss's derivative in k = 1/T, which rises with k."""
@@ -131,9 +134,9 @@ class Interval:
 
     def __format__(self, spec: str) -> str:
         """f"{interval:.1f}" is "+2.1 ± 0.4": the spec is that of each number; the mean's sign is always written."""
-        spec = spec or ".2f"
-        mean = format(self.mean, spec if spec[0] in "+- " else f"+{spec}")
-        return f"{mean} ± {self.half_width:{spec.lstrip('+- ')}}".replace("-", "−")
+        align, sign, rest = re.fullmatch(r"((?:.?[<>=^])?)([-+ ]?)(.*)", spec or ".2f").groups()
+        mean, half = format(self.mean, align + (sign or "+") + rest), format(self.half_width, align + rest)
+        return f"{mean} ± {half}".replace("-", "−")
 
     def __str__(self) -> str:
         return format(self)

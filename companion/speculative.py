@@ -7,7 +7,8 @@ Source: Leviathan, Kalman & Matias 2023, arXiv:2211.17192; Chen et al. 2023, arX
 import torch
 from torch import Tensor
 
-from ._input import check_logits
+from ._core import wide
+from ._input import check_logits, check_within
 
 
 def acceptance(logits_s: Tensor, logits_t: Tensor) -> Tensor:
@@ -25,10 +26,16 @@ def acceptance(logits_s: Tensor, logits_t: Tensor) -> Tensor:
     Source: Leviathan et al. 2023, Theorem 3.5 and Corollary 3.6.
     """
     check_logits(logits_s, logits_t)
-    q, p = logits_s.softmax(-1), logits_t.softmax(-1)
-    if q.isnan().any() or p.isnan().any():
+    return (
+        torch.minimum(_shares(logits_t), _shares(logits_s)).sum(-1).clamp(max=1)
+    )  # a sum is off by rounding
+
+
+def _shares(logits: Tensor) -> Tensor:
+    p = wide(logits).softmax(-1)
+    if p.isnan().any():
         raise ValueError("logits hold NaN or +∞, or a row is −∞ everywhere: it is no distribution.")
-    return torch.minimum(p, q).sum(-1)
+    return p
 
 
 def tokens_per_call(a: float, n: int) -> float:
@@ -64,7 +71,7 @@ def verify(proposed: Tensor, logits_s: Tensor, logits_t: Tensor, generator: torc
         target, max(0, p − q); behind n kept ones, one drawn from p.
 
     Raises:
-        ValueError: shapes do not fit, or NaN.
+        ValueError: shapes do not fit, a proposal is no token, or NaN.
 
     Source: Leviathan et al. 2023, Algorithm 1.
     """
@@ -74,11 +81,15 @@ def verify(proposed: Tensor, logits_s: Tensor, logits_t: Tensor, generator: torc
             f"takes proposals (n,), logits (n, V) and (n + 1, V); got {tuple(proposed.shape)}, "
             f"{tuple(logits_s.shape)} and {tuple(logits_t.shape)}."
         )
-    acceptance(logits_s, logits_t[:n])  # refuses what is no pair of logits
-    q, p = logits_s.softmax(-1), logits_t.softmax(-1)
+    if proposed.is_floating_point() or proposed.dtype == torch.bool:
+        raise ValueError(f"proposals are token numbers; got {proposed.dtype}.")
+    check_logits(logits_s, logits_t[:n])
+    check_within("proposals", proposed, logits_s.shape[-1])
+    q, p = _shares(logits_s), _shares(logits_t)
     draws = torch.rand(n, generator=generator)
     for i, token in enumerate(proposed):
         if draws[i] * q[i, token] >= p[i, token]:  # kept with the chance min(1, p/q)
             rest = (p[i] - q[i]).clamp(min=0)
+            rest = rest if rest.any() else p[i]  # the two are equal, and only rounding has refused
             return torch.cat([proposed[:i], rest.multinomial(1, generator=generator)])
     return torch.cat([proposed, p[n].multinomial(1, generator=generator)])

@@ -31,12 +31,14 @@ def largest(logits_t: Tensor, k: int, T: float = 1.0) -> dict[str, Tensor]:
         the k have not, 1 − Σ p, is the rest's: the tail needs no place of its own.
 
     Raises:
-        ValueError: T ≤ 0, or k is not in 1 … V.
+        ValueError: T ≤ 0, k is not in 1 … V, or logits with NaN, with +∞ or with −∞ only in a row.
     """
     V = logits_t.shape[-1]
     if not 1 <= k <= V:
         raise ValueError(f"k is how many of {V} tokens are kept, 1 … {V}; got {k}.")
     p, index = (logits_t.float() / temperature(T)).softmax(-1).topk(k, -1)
+    if p.isnan().any():
+        raise ValueError("these logits hold NaN or +∞, or −∞ only: such rows have no probabilities to keep.")
     p = p.half()
     over = p.double().sum(-1, keepdim=True) > 1  # float16 rounds up as well as down
     p = torch.where(over, torch.nextafter(p, torch.zeros_like(p)), p)

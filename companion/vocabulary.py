@@ -6,6 +6,7 @@ which token has which; `next_byte` gives what both models say about the same thi
 token depends on the last one only.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ._core import check_logits, mean_over_rows
 from ._formulas import through_softmax
+from ._input import _no_logits, not_finite
 
 ACROSS = (
     "Across tokenizers compare texts or bytes: train on texts that the teacher writes (sequence-level), or see "
@@ -78,8 +80,14 @@ def uld_loss(
     if shapes[0][:-1] != shapes[1][:-1]:
         got = f"got {shapes[0]} and {shapes[1]}"
         raise ValueError(f"takes logits (..., V) and (..., W), one row a token on both sides; {got}.")
+    if not isinstance(logits_t, Tensor) or not logits_t.is_floating_point():
+        raise TypeError(_no_logits("teacher", logits_t))
     check_logits(logits_t, logits_t)
     p = logits_t.detach().flatten(0, -2)
+
+    def check(v):
+        if not v.amax(-1).isfinite().all():  # of NaN, of +∞, and of −∞ only
+            raise not_finite(math.nan, logits_s if mask is None else logits_s[mask], v)
 
     def rows(z, _, v):
         z = z.double()  # two sure sides differ by what float32 cannot add to 1
@@ -91,7 +99,7 @@ def uld_loss(
         sign = torch.empty_like(q).scatter_(1, places, gap[:, : q.shape[1]].sign())
         return gap.abs().sum(-1), through_softmax(z.softmax(-1), sign, 1.0)
 
-    return mean_over_rows(rows, logits_s, logits_s, mask, denominator, (p,))
+    return mean_over_rows(rows, logits_s, logits_s, mask, denominator, (p,), check)
 
 
 def next_byte(first: Tensor, following: Tensor, tokens: Sequence[bytes], text: bytes) -> Tensor:
@@ -148,7 +156,7 @@ def _check_markov(first: Tensor, following: Tensor, tokens: Sequence[bytes]) -> 
     if not all(tokens):
         raise ValueError(f"token {list(tokens).index(b'')} is empty: leave out what writes nothing.")
     rows = torch.cat([first[None], following])
-    if rows.min() < 0 or (rows.sum(-1) - 1).abs().max() > 1e-6:
+    if not (rows.min() >= 0 and (rows.sum(-1) - 1).abs().max() <= 1e-6):  # NaN, too
         raise ValueError(
             f"each row of probabilities sums to 1; got {rows.sum(-1).min():.6g} … {rows.sum(-1).max():.6g}."
         )

@@ -106,3 +106,9 @@ def test_smaller_networks_are_refused_with_the_remedy():
     with pytest.raises(ValueError, match="diverged"):
         rounded(torch.tensor([[1.0, torch.nan]]), 4)
     assert torch.equal(predict(settled(model), images(3)), predict(model, images(3)))
+
+
+def test_a_vector_is_no_matrix_of_weights():
+    for w in (torch.ones(3), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=r"takes weights \(R, ...\)"):
+            rounded(w, 4)

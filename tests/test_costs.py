@@ -145,3 +145,10 @@ def test_the_calculator_opens_with_the_plan(monkeypatch):
     assert set(NAMES) == set(inputs[0]) and len(set(NAMES.values())) == len(NAMES)
     assert all("example" in NAMES[key] for key in ("peak", "utilisation", "price", "gpus"))
     assert "<svg" in shown[0]["image/svg+xml"]
+
+
+@pytest.mark.parametrize("field", ["price", "batch", "group", "width", "vocabulary", "peak"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_plan_has_positive_numbers(field, value):
+    with pytest.raises(ValueError, match=r"must be a positive number"):
+        bill(Plan(**{field: value}))

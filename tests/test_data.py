@@ -396,3 +396,8 @@ def test_the_embedded_parts_are_the_recorded_cuts_of_the_official_files():
     shown = {image.tobytes() for image in train[:45_000].x.numpy()}
     seen = sum(image.tobytes() in shown for image in train[45_000:].x.numpy())
     assert seen < 15  # the official set repeats a few images
+
+
+def test_a_negative_sample_is_refused():
+    with pytest.raises(ValueError, match="per_class is a number of examples"):
+        Split(torch.zeros(6, 2), torch.arange(6) % 2).sample(-1, seed=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from companion.compress import quantized, settled
 from companion.deploy import (
     Latency,
     OnnxModel,
@@ -225,3 +226,10 @@ def test_latency_refuses():
         latency({"student": model.eval()}, images(1), rounds=3)
     with pytest.raises(ValueError, match="takes calls"):
         latency({}, images(1))
+
+
+def test_the_size_of_what_is_still_rounded_is_not_guessed():
+    model = quantized(torch.nn.Linear(4, 3), 8)
+    with pytest.raises(ValueError, match="settled"):
+        size_on_disk(model, 8)
+    assert size_on_disk(settled(model), 8) == 12 + 4 * 3 + 4 * 3

@@ -272,3 +272,15 @@ def test_what_is_not_finite_is_refused(loss, shape, value):
     s.detach()[2] = value
     with pytest.raises(ValueError, match="NaN"):
         loss(s, t)
+
+
+@pytest.mark.parametrize(
+    "loss", [hint_loss, rkd_distance_loss, rkd_angle_loss, contrastive_loss, similarity_preserving_loss]
+)
+def test_features_are_real_numbers(loss):
+    x = torch.ones(3, 4)
+    for wrong, got in ((x.long(), "int64"), (x.cfloat(), "complex64"), (x.numpy(), "ndarray")):
+        with pytest.raises(TypeError, match=f"the teacher's features .*{got}"):
+            loss(x, wrong)
+        with pytest.raises(TypeError, match=f"the student's features .*{got}"):
+            loss(wrong, x)

@@ -9,6 +9,7 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from companion import fused
+from companion._input import NotFinite
 from companion.fused import fused_linear_kd_loss
 from companion.losses import distillation_loss, logit_mse_loss
 from companion.tokens import forward_kl_loss, generalized_jsd_loss, reverse_kl_loss, skew_kl_loss
@@ -228,3 +229,9 @@ def test_the_logits_are_never_there_at_once(vocabulary):
     assert (
         most[0] <= (2 * 128 * vocabulary + 6 * few) / (1024 * vocabulary) + 0.02
     )  # two tables of a group, and few rows
+
+
+def test_a_loss_of_labels_alone_is_finite_too():
+    h, w, y = torch.full((3, 4), torch.nan), torch.ones(5, 4), torch.tensor([0, 1, 2])
+    with pytest.raises(NotFinite, match="the loss is nan"):
+        fused_linear_kd_loss(h, w, torch.ones(3, 2), torch.ones(5, 2), y=y, alpha=0)

@@ -97,3 +97,14 @@ def test_what_cannot_be_written_is_refused(how, match):
 def test_nothing_more_to_write():
     ids = torch.zeros(1, 2).long()
     assert torch.equal(generate(chain(), ids, 0, T=0), ids)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_no_token_is_told_from_logits_that_name_none(bad):
+    class Broken(torch.nn.Module):
+        def forward(self, ids, cache=None):
+            return torch.full((*ids.shape, 5), bad)
+
+    for T in (0, 1.0):
+        with pytest.raises(ValueError, match="no token can be told"):
+            generate(Broken(), torch.zeros(2, 3, dtype=torch.long), 2, T, generator=torch.Generator())

@@ -21,6 +21,7 @@ from companion.metrics import (
     paired_interval,
     temperature_scale,
 )  # fmt: skip
+from tests.drawn import seeded
 
 
 def draw(n=500, classes=10, seed=0, scale=2.0):
@@ -284,3 +285,22 @@ print(metrics.paired_interval([1.0, 2.0, 3.0]))
     root = Path(__file__).parent.parent
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert ran.stdout.strip() == "+2.00 ± 2.48", ran.stderr
+
+
+def test_agreement_with_what_names_no_class_is_refused():
+    z = torch.randn(4, 5, generator=seeded())
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        with pytest.raises(ValueError, match="4 of 4 rows of logits hold"):
+            agreement(z, torch.full_like(z, bad))
+
+
+def test_labels_may_be_small_whole_numbers():
+    y = torch.arange(30) % 5
+    z = 3 * torch.randn(30, 5, generator=seeded()) + 2 * torch.nn.functional.one_hot(y, 5)
+    assert temperature_scale(z, y.to(torch.uint8)) == temperature_scale(z, y)
+
+
+def test_an_interval_can_be_aligned():
+    gain = Interval(2.1, 1.7, 2.5, 10)
+    assert f"{gain:>8.1f}" == "    +2.1 ±      0.4" and f"{gain:*<6.1f}" == "+2.1** ± 0.4***"
+    assert f"{gain: .1f}" == " 2.1 ± 0.4" and f"{gain:-.1f}" == "2.1 ± 0.4" and f"{gain}" == "+2.10 ± 0.40"

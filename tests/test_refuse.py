@@ -419,3 +419,12 @@ def test_hard_loss_takes_soft_labels():
 def test_labels_that_hard_loss_cannot_take(y, match):
     with pytest.raises(ValueError, match=match):
         hard_loss(torch.zeros(5, 3), None, y)
+
+
+@pytest.mark.parametrize("T", [None, "4", [4], (4,)])
+def test_a_number_is_a_number(T):
+    z = torch.zeros(2, 3)
+    with pytest.raises(TypeError, match="T is one number; got"):
+        losses.kd_loss(z, z, T)
+    with pytest.raises(TypeError, match="alpha is one number; got"):
+        losses.distillation_loss(z, z, torch.tensor([0, 1]), 4, T)

@@ -184,3 +184,9 @@ def test_k_and_temperature_are_checked():
             largest(X @ W, k)
     with pytest.raises(ValueError, match="temperature"):
         largest(X @ W, 2, T=0)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_answers_that_are_no_probabilities_are_not_kept(bad):
+    with pytest.raises(ValueError, match="no probabilities to keep"):
+        largest(torch.full((2, 5), bad), 2)

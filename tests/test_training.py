@@ -495,3 +495,9 @@ def test_jitter_can_be_pickled():
 def test_progress_shows_every_step(capsys):
     fit(MLP(4, 2), blobs(), progress=True, **RUN)
     assert "12/12" in capsys.readouterr().err
+
+
+def test_soft_labels_of_nan_are_no_distribution():
+    with pytest.raises(ValueError, match="does not sum to 1"):
+        hard_loss(torch.zeros(2, 3), None, torch.tensor([[1.0, 0, 0], [torch.nan, 0, 0]]))
+    assert hard_loss(torch.zeros(0, 3), None, torch.zeros(0, 3)) == 0

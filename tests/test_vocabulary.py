@@ -158,3 +158,20 @@ def test_what_is_no_model_over_these_tokens_is_refused():
     ]:
         with pytest.raises(ValueError, match=match):
             next_byte(*given)
+
+
+def test_nan_is_no_probability():
+    first, following = torch.tensor([0.5, 0.5]), torch.full((2, 2), 0.5)
+    for one, other in ((first * torch.nan, following), (first, following * torch.nan)):
+        with pytest.raises(ValueError, match="each row of probabilities sums to 1"):
+            next_byte(one, other, [b"a", b"b"], b"a")
+
+
+def test_a_teacher_of_another_vocabulary_is_named():
+    z = torch.zeros(2, 5)
+    with pytest.raises(ValueError, match=r"teacher all NaN \(14 NaN\)"):
+        uld_loss(z, torch.full((2, 7), torch.nan))
+    with pytest.raises(TypeError, match="teacher logits are floating-point"):
+        uld_loss(z, torch.ones(2, 7).long())
+    mask = torch.tensor([False, True])
+    assert uld_loss(z, torch.tensor([[torch.nan] * 7, [0.0] * 7]), mask).isfinite()

@@ -61,6 +61,8 @@ class Split:
 
     def sample(self, per_class: int, seed: int) -> "Split":
         """`per_class` examples of each class, drawn without replacement; `seed` decides which."""
+        if per_class < 0:
+            raise ValueError(f"per_class is a number of examples; got {per_class}.")
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator, device="cpu").to(self.y.device)
         chosen = []
