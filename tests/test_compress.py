@@ -112,3 +112,8 @@ def test_a_vector_is_no_matrix_of_weights():
     for w in (torch.ones(3), torch.tensor(1.0)):
         with pytest.raises(ValueError, match=r"takes weights \(R, ...\)"):
             rounded(w, 4)
+
+
+def test_settled_is_in_eval_mode():
+    model = quantized(torch.nn.Sequential(torch.nn.Linear(4, 3)), 8).train()
+    assert not settled(model).training and model.training

@@ -152,3 +152,7 @@ def test_the_calculator_opens_with_the_plan(monkeypatch):
 def test_a_plan_has_positive_numbers(field, value):
     with pytest.raises(ValueError, match=r"must be a positive number"):
         bill(Plan(**{field: value}))
+
+
+def test_a_group_is_no_larger_than_the_step():
+    assert loss_memory(5, 100, group=8) == loss_memory(5, 100, group=5) == 4 * 100 * 2 * 5

@@ -108,3 +108,15 @@ def test_no_token_is_told_from_logits_that_name_none(bad):
     for T in (0, 1.0):
         with pytest.raises(ValueError, match="no token can be told"):
             generate(Broken(), torch.zeros(2, 3, dtype=torch.long), 2, T, generator=torch.Generator())
+
+
+def test_the_least_likely_token_is_left_out_and_a_tiny_temperature_takes_the_likeliest():
+    class Fixed(torch.nn.Module):
+        def forward(self, ids):
+            return torch.tensor([3.0, 2.9, -1.0]).expand(*ids.shape, 3)
+
+    def written(**settings):
+        start, draws = torch.zeros(400, 1, dtype=torch.long), torch.Generator().manual_seed(0)
+        return set(generate(Fixed(), start, 1, generator=draws, cache=False, **settings)[:, 1].tolist())
+
+    assert written(T=1.0, top_k=2) == {0, 1} and written(T=1.0) == {0, 1, 2} and written(T=1e-45) == {0}

@@ -304,3 +304,7 @@ def test_an_interval_can_be_aligned():
     gain = Interval(2.1, 1.7, 2.5, 10)
     assert f"{gain:>8.1f}" == "    +2.1 ±      0.4" and f"{gain:*<6.1f}" == "+2.1** ± 0.4***"
     assert f"{gain: .1f}" == " 2.1 ± 0.4" and f"{gain:-.1f}" == "2.1 ± 0.4" and f"{gain}" == "+2.10 ± 0.40"
+
+
+def test_a_level_near_nothing_has_hardly_a_width():
+    assert 0 < paired_interval([1.0, 2.0, 4.0], level=1e-9).half_width < 1e-8
