@@ -68,15 +68,15 @@ def gradient_sizes(logits_s: Tensor, logits_t: Tensor, T: float) -> tuple[Tensor
 
 def show_temperature(
     logits_t: Tensor, logits_s: Tensor, y: int, T: float = 4, classes: Sequence[str] = FASHION_CLASSES,
-    *, image: Tensor | None = None, trained: Tensor | None = None,
+    *, image: Tensor | None = None,
 ) -> None:  # fmt: skip
     """One image: p and q at T, the entropy of p, and the gradient's size with and without T².
 
     Args:
         logits_t, logits_s: teacher's and student's logits of the image (C,).
-        y: its label. T: where the control stands first.
+        y: its label. T: where the control stands first; the still picture shows it beside T = 1 (T = 4, if it is 1).
         classes: C names.
-        image: (1, H, W), the darkest value black. trained: logits of the student at a later time (C,), to switch to.
+        image: (1, H, W), the darkest value black.
 
     Raises:
         ValueError: shapes differ, or a logit is not finite.
@@ -84,9 +84,6 @@ def show_temperature(
     data = {"teacher": rounded(logits_t), "student": rounded(logits_s), "label": int(y), "T": T}
     temperatures = torch.logspace(-1, 5, 49, base=2).tolist()
     sizes = torch.tensor([gradient_sizes(logits_s, logits_t, t) for t in temperatures])
-    if trained is not None:
-        _same_shape(teacher=logits_t, trained=trained)
-        data["trained"] = rounded(trained)
     _, (top, low) = plt.subplots(2, 1, figsize=(WIDTH, 5.6), height_ratios=(1.1, 1))
     if image is not None:
         data["image"] = png(image, image.min(), image.max())
@@ -94,7 +91,7 @@ def show_temperature(
         shown.imshow(image[0].detach().cpu().numpy(), interpolation="nearest")
         shown.set_axis_off()
     places = np.arange(len(classes))
-    for shift, t, alpha in [(-0.2, 1, 0.45), (0.2, T, 1)]:
+    for shift, t, alpha in [(-0.2, 1, 0.45), (0.2, 4 if T == 1 else T, 1)]:
         p = soften(logits_t, t).detach().cpu()
         top.barh(places + shift, p, 0.4, color=TEACHER, alpha=alpha, label=f"p at T = {t}")
     top.set_yticks(places, classes, fontsize=9)
@@ -249,9 +246,9 @@ def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> N
     x = torch.linspace(-8, 8, 401, dtype=torch.double)
     _, axes = plt.subplot_mosaic([["p", "p"], ["forward", "reverse"]], figsize=(WIDTH, 5.0))
     axes["p"].plot(x, teacher.log_prob(x).exp(), color=TEACHER, label="teacher p")
-    for (name, mu, sigma, _), style in zip(rows, ("--", "-.", ":"), strict=False):
+    for (name, mu, sigma, _), style in zip(rows, ("--", "-.", ":", (0, (6, 1, 1, 1, 1, 1))), strict=False):
         density = torch.distributions.Normal(mu, sigma).log_prob(x).exp()
-        axes["p"].plot(x, density, style, color=STUDENT, label=f"q: {name}")
+        axes["p"].plot(x, density, linestyle=style, color=STUDENT, label=f"q: {name}")
     axes["p"].set(xlabel="x", ylabel="density", ylim=(0, 0.75))
     axes["p"].legend(loc="upper right", fontsize=9)
     mu, sigma = torch.meshgrid(

@@ -273,6 +273,15 @@ def test_logit_mse_is_the_squared_distance_and_centred_it_is_the_limit(rows):
     assert half == pytest.approx(kd(z, v, 1e6)[0], rel=1e-4)
 
 
+@pytest.mark.equation("eq-gradient-limit")
+def test_q_less_p_shrinks_as_one_over_t_times_the_centred_gap(rows):
+    z, v = rows
+    for T in (1e3, 1e4):
+        found = softmax(z / T, -1) - softmax(v / T, -1)
+        np.testing.assert_allclose(found, centred(z - v) / (10 * T), atol=30 / T**2)
+        np.testing.assert_allclose(softmax(z / T, -1), (1 + centred(z) / T) / 10, atol=30 / T**2)
+
+
 @pytest.mark.equation("eq-limit-low")
 def test_T_kl_tends_to_how_far_the_teacher_s_class_lies_below(rows):
     z, v = rows
@@ -542,6 +551,34 @@ def test_the_soft_loss_that_is_left_is_as_stored_and_falls_with_the_units():
         line = lines[(lines["task"] == task) & (lines["units"] == units) & (lines["seed"] == 0)]
         again = ours.one(task, units, line["lr"].item(), 0)["left"]
         assert again == pytest.approx(line["left"].item(), rel=0.1)
+
+
+def test_the_rule_for_t_is_that_of_the_stored_tables():
+    """What is left at T = 1 (04_match.csv) parts the linear students that lose at T = 4 from those that don't."""
+    from experiments.common import stored
+
+    lines, rows = stored("04_match"), []
+    tables = {"digits": stored("04_temperatures"), "clothes": stored("04_fashion")}
+    for task, sizes in (("digits", (2, 3, 4, 6, 32)), ("clothes", (2, 3, 4, 6))):
+        for units in sizes:
+            own = tables[task][(tables[task]["part"] == "test") & (tables[task]["units"] == units)]
+            if task == "digits":  # the rate of each T is the best on validation
+                own = own[[row["lr"] == digits_rate(tables[task], units, row["T"]) for row in own]]
+            at = {T: own["accuracy"][own["T"] == T].mean() for T in (1, 2, 4)}
+            left = lines["left"][(lines["task"] == task) & (lines["units"] == units)].mean()
+            rows.append((left, at[2] - at[1], at[4] - at[1]))
+    much, little = [row for row in rows if row[0] > 0.06], [row for row in rows if row[0] < 0.03]
+    assert len(much) + len(little) == len(rows) == 9
+    assert all(at_four < -1 for _, _, at_four in much)
+    assert all(abs(change) < 0.5 for _, *changes in little for change in changes)
+    most, *others = sorted(rows, reverse=True)
+    assert most[0] > 0.5 and most[1] < -2 and all(at_two > -0.5 for _, at_two, _ in others)
+
+
+def digits_rate(table, units, T):
+    """The rate that is best on validation for one size and temperature."""
+    rows = table[(table["part"] == "val") & (table["units"] == units) & (table["T"] == T)]
+    return max(np.unique(rows["lr"]), key=lambda lr: rows["accuracy"][rows["lr"] == lr].mean())
 
 
 @pytest.mark.equation("eq-reverse-kl")

@@ -94,16 +94,15 @@ def test_soft_targets_want_one_image_and_one_label_for_each_row():
             interactive.show_soft_targets(images, y, V)
 
 
-def test_temperature_carries_the_image_and_a_later_student_where_given(shown):
-    data = shown(lambda: interactive.show_temperature(V[0], Z[0], 6, image=IMAGES[0], trained=Z[1]))[
-        interactive.MIME
-    ]["data"]
-    assert data["image"].startswith("data:image/png") and data["trained"] == pytest.approx(
-        Z[1].tolist(), abs=5e-4
-    )
-    assert not {"image", "trained"} & set(shown(SHOWN["temperature"])[interactive.MIME]["data"])
-    with pytest.raises(ValueError, match="differ in shape: teacher"):
-        interactive.show_temperature(V[0], Z[0], 6, trained=Z[1, :3])
+def test_temperature_carries_the_image_where_given_and_opens_at_its_t(shown):
+    data = shown(lambda: interactive.show_temperature(V[0], Z[0], 6, T=1, image=IMAGES[0]))[interactive.MIME][
+        "data"
+    ]
+    assert data["image"].startswith("data:image/png") and data["T"] == 1
+    assert data["student"] == pytest.approx(Z[0].tolist(), abs=5e-4)
+    assert "image" not in shown(SHOWN["temperature"])[interactive.MIME]["data"]
+    with pytest.raises(ValueError, match="differ in shape: student"):
+        interactive.show_temperature(V[0], Z[0, :3], 6)
 
 
 def test_the_two_divergences_of_the_map_are_those_of_the_tokens():

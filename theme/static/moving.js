@@ -91,21 +91,19 @@
   /* Each kind: controls(data), key(data): the legend, and draw(data, state) → {plots, say, heads, rows}; it may have
      how: what to do, in a sentence or two, more: what is in the fields that are folded; say may be a table, {heads, rows};
      and draw may return note: what is seen now, goal: {text, reached}, and
-     drag: {svg, at(x, y) → state}, a plot in which the reader may pull a dot about. */
+     drag: [{svg, at(x, y) → state}], plots in which the reader may pull a dot about. */
   const kinds = {
     temperature: {
       how: "Set T. The bars are the probabilities at this T; the dots show how hard the teacher pulls at the student's logits, with the factor T² and without it.",
-      controls: d => [temperatureSlider(d.T), ...[1, 4, 32].map(T => ({ label: `T = ${T}`, set: { T } })),
-        ...(d.trained ? [{ key: "later", label: "the student after training on labels", check: true }] : [])],
+      controls: d => [temperatureSlider(d.T), ...[1, 4, 32].map(T => ({ label: `T = ${T}`, set: { T } }))],
       key: () => [["t", "teacher p"], ["b", "student q"], ["s", "pull with T²", "line"], ["a dash", "without T²", "line"]],
-      draw(d, { T, later }) {
-        const student = later ? d.trained : d.student;
+      draw(d, { T }) {
         const at = T => {
-          const p = softmax(d.teacher, T), q = softmax(student, T), size = norm(minus(q, p));
+          const p = softmax(d.teacher, T), q = softmax(d.student, T), size = norm(minus(q, p));
           return { p, q, H: entropy(p), bare: size / T, scaled: size * T };
         };
         const now = at(T), one = d.classes.map((_, i) => +(i === d.label));
-        const hard = norm(minus(softmax(student), one)), Ts = range(-1, 5, 49).map(x => 2 ** x), all = Ts.map(at);
+        const hard = norm(minus(softmax(d.student), one)), Ts = range(-1, 5, 49).map(x => 2 ** x), all = Ts.map(at);
         const g = plot("Size of the gradient against T, with and without T squared, and that of the label", { min: .5, max: 32, ticks: [.5, 1, 2, 4, 8, 16, 32], label: "T", log: 1 },
           { min: .0001, max: 10, ticks: [.0001, .001, .01, .1, 1, 10], label: "size of the gradient", log: 1 }, 250);
         g.line([.5, 32], [hard, hard], "b dash");
@@ -208,15 +206,14 @@
     },
 
     "two-humps": {
-      how: "Move the orange student by the sliders, by the buttons, or by pulling the dot in the map. The map is darkest where the divergence is least.",
+      how: "Move the orange student by the sliders, by the buttons, or by pulling the dot in a map. Each map is darkest where its divergence is least.",
       controls: d => [
         { key: "mu", label: "μ =", name: "Mean μ of the student", min: -5, max: 5, step: .1, value: d.minima[0].mu, digits: 2, ticks: [-4, -2, 0, 2, 4] },
         { key: "sigma", label: "σ =", name: "Standard deviation σ of the student", min: .5, max: 5, step: .1, value: d.minima[0].sigma, digits: 2, ticks: [1, 2, 3, 4, 5] },
         ...d.minima.map(m => ({ label: m.name === "forward" ? "least forward KL" : `${m.name} hump`, set: { mu: m.mu, sigma: m.sigma } })),
-        { key: "reverse", label: "map of the reverse KL (else of the forward one)", check: true },
       ],
       key: () => [["t", "teacher p"], ["s", "student q"]],
-      draw(d, { mu, sigma, reverse }) {
+      draw(d, { mu, sigma }) {
         const logNormal = (x, m, s) => -.5 * ((x - m) / s) ** 2 - Math.log(s * Math.sqrt(2 * Math.PI));
         const logP = x => {
           const l = d.weights.map((w, k) => Math.log(w) + logNormal(x, d.means[k], d.deviations[k])), m = Math.max(...l);
@@ -238,26 +235,30 @@
           { min: -8, max: 8, ticks: [-6, -3, 0, 3, 6], label: "x" }, { min: 0, max: .8, ticks: [0, .2, .4, .6, .8], label: "density" }, 200);
         g.line(xs, xs.map(x => Math.exp(logP(x))), "t");
         g.line(xs, xs.map(x => Math.exp(logNormal(x, mu, sigma))), "s dash");
-        const map = plot(`Map of the ${reverse ? "reverse" : "forward"} divergence over mean and standard deviation, with the minima of both`,
-          { min: -5, max: 5, ticks: [-4, -2, 0, 2, 4], label: "μ" }, { min: .5, max: 5, ticks: [1, 2, 3, 4, 5], label: "σ" }, 220);
         d.cells = d.cells || (coarse => range(-4.875, 4.875, 40).flatMap(m => range(.625, 4.875, 18).map(s => [m, s, both(m, s, coarse, .2)])))(grid(100, .2));
-        const w = map.X(.25) - map.X(0), h = map.Y(1) - map.Y(1.25), place = reverse ? 1 : 0, least = Math.min(...d.cells.map(c => c[2][place]));
-        for (const [m, s, kl] of d.cells) {
-          const shade = Math.max(.6 - .12 * Math.ceil((kl[place] - least) / .25), 0); // one step of grey for each ¼ nat
-          if (shade) map.add("rect", { class: "level", x: map.X(m) - w / 2, y: map.Y(s) - h / 2, width: w, height: h, "fill-opacity": shade });
-        }
-        for (const m of d.minima) {
-          map.dot(m.mu, m.sigma, "t", 6).setAttribute("style", "fill:none;stroke-width:2");
-          const crowded = d.minima.some(o => o.sigma > m.sigma && map.Y(m.sigma) - map.Y(o.sigma) < 24 && Math.abs(map.X(m.mu) - map.X(o.mu)) < 50);
-          map.text(m.name, map.X(m.mu), map.Y(m.sigma) + (crowded ? 19 : -10)); // below, if a ring stands where the name would
-        }
-        map.dot(mu, sigma, "s", 5);
+        const maps = ["forward", "reverse"].map((name, place) => {
+          const minima = d.minima.filter(m => (m.name === "forward") === (name === "forward")), least = Math.min(...d.cells.map(c => c[2][place]));
+          const map = plot(`Map of the ${name} KL over mean and standard deviation, with ${minima.length > 1 ? "its minima" : "its minimum"}`,
+            { min: -5, max: 5, ticks: [-4, -2, 0, 2, 4], label: "μ" }, { min: .5, max: 5, ticks: [1, 2, 3, 4, 5], label: "σ" }, 220);
+          map.text(`${name} KL`, 179, 10).setAttribute("font-weight", "bold");
+          const w = map.X(.25) - map.X(0), h = map.Y(1) - map.Y(1.25);
+          for (const [m, s, kl] of d.cells) {
+            const shade = Math.max(.6 - .075 * Math.ceil((kl[place] - least) / .25), 0); // one step of grey for each ¼ nat
+            if (shade) map.add("rect", { class: "level", x: map.X(m) - w / 2, y: map.Y(s) - h / 2, width: w, height: h, "fill-opacity": shade });
+          }
+          for (const m of minima) {
+            map.dot(m.mu, m.sigma, "t", 6).setAttribute("style", "fill:none;stroke-width:2");
+            map.text(m.name.replace("reverse, ", ""), map.X(m.mu), map.Y(m.sigma) + (m.sigma > 2 ? 19 : -10)); // below, where the student may stand above
+          }
+          map.dot(mu, sigma, "s", 5);
+          return map;
+        });
         const between = (x, a, b) => Math.min(Math.max(x, a), b), tenth = x => Math.round(10 * x) / 10;
         const note = Math.abs(mu) < 1.6 && sigma < 1.6 ? "In the valley the teacher says nearly nothing: the reverse KL is large." : sigma < 1.3 && Math.abs(mu) > 2.2 ? "On one hump: the reverse KL is small. The other hump is not covered, and the forward KL is large."
           : Math.abs(mu + .6) < .4 && Math.abs(sigma - 3.05) < .3 ? "Wide enough to cover both humps: here the forward KL is least, and the student's top stands in the valley." : "";
         return {
-          plots: [g.svg, map.svg], note,
-          drag: { svg: map.svg, at: (x, y) => ({ mu: between(tenth(-5 + 10 * (x - map.X(-5)) / (map.X(5) - map.X(-5))), -5, 5), sigma: between(tenth(.5 + 4.5 * (y - map.Y(.5)) / (map.Y(5) - map.Y(.5))), .5, 5) }) },
+          plots: [g.svg, ...maps.map(map => map.svg)], note,
+          drag: maps.map(map => ({ svg: map.svg, at: (x, y) => ({ mu: between(tenth(-5 + 10 * (x - map.X(-5)) / (map.X(5) - map.X(-5))), -5, 5), sigma: between(tenth(.5 + 4.5 * (y - map.Y(.5)) / (map.Y(5) - map.Y(.5))), .5, 5) }) })),
           say: [["forward KL(p‖q)", "forward", forward], ["reverse KL(q‖p)", "reverse", back]],
           goal: { text: "Start on the left hump and walk the student across the valley, by μ alone, until the reverse KL is below 1 again.", reached: mu > 0 && back < 1 },
           heads: ["least", "μ", "σ", "KL"], rows: d.minima.map(m => [m.name, fix(m.mu), fix(m.sigma), fix(m.value)]),
@@ -446,26 +447,26 @@
     const state = {}, shown = [], takes = [], panel = make("div", { class: "moving-controls" });
     const plots = make("div", { class: "moving-plots" }), say = make("div", { role: "status", class: "moving-say" }), note = make("p", { class: "moving-note" }), goal = make("p", { class: "moving-goal" }), numbers = make("details", { class: "moving-numbers" }, make("summary", {}, "The numbers"));
     const rest = make("div", { class: "moving-controls" }), more = make("details", { class: "moving-more" }, make("summary", {}, kinds[kind].more || ""), rest);
-    let drag, pulling = false;
+    let drags = [], pulling = -1; // which of them is pulled
     const pull = e => {
-      const box = drag.svg.getBoundingClientRect(), scale = 320 / box.width;
+      const drag = drags[pulling], box = drag.svg.getBoundingClientRect(), scale = 320 / box.width;
       Object.assign(state, drag.at((e.clientX - box.left) * scale, (e.clientY - box.top) * scale));
       redraw();
     };
     plots.addEventListener("pointerdown", e => {
-      if (!drag || !drag.svg.contains(e.target)) return;
-      pulling = true;
+      pulling = drags.findIndex(drag => drag.svg.contains(e.target));
+      if (pulling < 0) return;
       plots.setPointerCapture(e.pointerId);
       pull(e);
     });
-    plots.addEventListener("pointermove", e => { if (pulling) pull(e); });
-    for (const end of ["pointerup", "pointercancel"]) plots.addEventListener(end, () => { pulling = false; });
+    plots.addEventListener("pointermove", e => { if (pulling >= 0) pull(e); });
+    for (const end of ["pointerup", "pointercancel"]) plots.addEventListener(end, () => { pulling = -1; });
     const redraw = () => {
       shown.forEach(f => f());
       const now = draw(data, state);
       plots.replaceChildren(...now.plots);
-      drag = now.drag;
-      if (drag) drag.svg.classList.add("moving-drag");
+      drags = now.drag || [];
+      for (const drag of drags) drag.svg.classList.add("moving-drag");
       if (now.values) figure.dataset.values = JSON.stringify(now.values);
       if (now.say.heads) say.replaceChildren(table(now.say.heads, now.say.rows));
       else say.replaceChildren(...now.say.flatMap(([label, name, value, text], i) => [`${i ? "; " : ""}${label} `, make("b", { "data-name": name }, text ?? fix(value))]), now.say.length ? "." : "");
