@@ -249,7 +249,7 @@ def show_two_humps(teacher, fits: Mapping[str, tuple[float, float, float]]) -> N
     for (name, mu, sigma, _), style in zip(rows, ("--", "-.", ":", (0, (6, 1, 1, 1, 1, 1))), strict=False):
         density = torch.distributions.Normal(mu, sigma).log_prob(x).exp()
         axes["p"].plot(x, density, linestyle=style, color=STUDENT, label=f"q: {name}")
-    axes["p"].set(xlabel="x", ylabel="density", ylim=(0, 0.75))
+    axes["p"].set(xlabel="x", ylabel="density", ylim=(0, 1.05))
     axes["p"].legend(loc="upper right", fontsize=9)
     mu, sigma = torch.meshgrid(
         torch.linspace(-5, 5, 81).double(), torch.linspace(0.5, 5, 46).double(), indexing="xy"
