@@ -8,7 +8,7 @@ the test images once. Seed s has its own initial weights, its own images and its
 """
 
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from companion.losses import kd_loss
 from companion.metrics import accuracy, agreement
 from companion.models import MLP
 from companion.training import fit, fit_many, hard_loss, jitter, predict, teacher_logits
+from experiments import common
 from experiments.common import REPORTED, TUNING, choose_then_report, group, run_all, stored
 
 torch.set_num_threads(1)
@@ -223,23 +224,7 @@ def class_of_students(kind, n, steps, shift, lr, seeds: tuple, teacher: str) -> 
     return rows
 
 
-def widened(name, about, one, rates: tuple, key: str = "accuracy", **fixed) -> tuple:
-    """The rates, with more at an end for as long as validation chooses that end (0.0003 to 0.33)."""
-    while True:
-        grid = [{**fixed, "lr": lr, "seed": seed} for lr in rates for seed in TUNING]
-        rows = run_all(name, about, grid, one)
-        score = {}
-        for lr in rates:
-            setting = {**fixed, "lr": lr}
-            here = np.all([rows[k] == v for k, v in setting.items()], axis=0) & np.isin(rows["seed"], TUNING)
-            score[lr] = rows[key][here].mean()
-        best = max(score, key=score.get)
-        if best == rates[0] > 0.0003:
-            rates = (round(best / 3.3, 4), *rates)
-        elif best == rates[-1] < 0.3:
-            rates = (*rates, round(best * 3.3, 2))
-        else:
-            return rates
+widened = partial(common.widened, ladder=(0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.33))
 
 
 def question_one(kind: str, n: int, steps: int, shift: int, lr: float, seed: int) -> dict:

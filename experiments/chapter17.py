@@ -22,7 +22,7 @@ from companion.losses import kd_loss
 from companion.metrics import accuracy, agreement
 from companion.models import MLP, ConvNet
 from companion.training import fit, fit_many, hard_loss, predict, teacher_logits
-from experiments.common import REPORTED, TUNING, choose_then_report, group, run_all
+from experiments.common import REPORTED, TUNING, group, run_all, widen_then_report
 
 torch.set_num_threads(1)
 TRAIN, VAL, TEST = fashion("train"), fashion("val"), fashion("test")
@@ -96,9 +96,9 @@ def damage_one(damage: str, amount: int, whole_lr: float, seed: int) -> dict:
 
 
 @lru_cache(maxsize=2)
-def repaired(damage: str, how: str, whole_lr: float, lr: float, seeds: tuple) -> dict:
-    """Trained on for 300 steps with the damage in force, by seed."""
-    before = wholes("distilled", whole_lr, seeds)
+def repaired(damage: str, how: str, whole_lr: float, lr: float, seeds: tuple, befores=None) -> dict:
+    """Trained on for 300 steps with the damage in force, by seed: `wholes`, or what `befores` makes in its place."""
+    before = (befores or wholes)("distilled", whole_lr, seeds)
     students = [DAMAGES[damage](before[seed]) for seed in seeds]
     images, loss, taught = (OWN if "9000" in how else OWN[:1000] if "old" in how else NEW), hard_loss, None
     if "images" in how:
@@ -113,47 +113,20 @@ def repair_one(damage: str, how: str, whole_lr: float, lr: float, seed: int) -> 
     return compared(repaired(damage, how, whole_lr, lr, group(seed))[seed], seed, before)
 
 
-def widened(name, about, one, rates: tuple, by: str | None = None, **fixed) -> dict:
-    """`choose_then_report` over the rates, with more of them at an end for as long as validation chooses that end."""
-    while True:
-        grid = [{**fixed, "lr": lr, "seed": seed} for lr in rates for seed in TUNING]
-        rows = run_all(name, about, grid, one)
-        score = {}
-        for lr in rates:
-            here = (rows["lr"] == lr) & (rows["part"] == "val")
-            for key, value in fixed.items():
-                here &= rows[key] == value
-            column = by or ("accuracy" if "accuracy" in rows.dtype.names else "accepted")
-            score[lr] = rows[column][here].mean()
-        best = max(score, key=score.get)
-        if best == rates[0] > 1e-5:
-            rates = (float(f"{best / 3:.1g}"), *rates)
-        elif best == rates[-1] < 0.3:
-            rates = (*rates, float(f"{best * 3.2:.1g}"))
-        else:
-            return choose_then_report(name, about, one, column, {"lr": rates}, **fixed)
-
-
 def teacher(index: int) -> ConvNet:
     """A shipped teacher that can be trained on."""
     return deepcopy(fashion_teacher(index)).requires_grad_(True)
 
 
-def rival_one(network: str, bits: int, how: str, lr: float, seed: int, whole_lr: float = 0.01) -> dict:
-    """A teacher in few bits: rounded, or repaired by its own former answers; or ONNX Runtime's file of eight bits."""
-    large = network == "ConvNet(16)"
-    before = teacher(seed % 10).eval() if large else wholes("distilled", whole_lr, group(seed))[seed]
+def fewer_bits(before, bits: int, how: str, seed: int, mended, ranges=None) -> dict:
+    """ONNX Runtime's file of eight bits, a network rounded only, or what `mended` returns; beside itself before."""
     name, part = examined(seed)
     if how == "file":
         with tempfile.TemporaryDirectory() as folder:
-            written = export_onnx(before, OWN.x[:100], f"{folder}/whole.onnx")
-            # convolutions need the range of their inputs beforehand: from images without labels
-            z = int8(written, f"{folder}/eight.onnx", NEW.x[:256] if large else None)(part.x)
+            written = export_onnx(before, NEW.x[:100], f"{folder}/whole.onnx")
+            z = int8(written, f"{folder}/eight.onnx", ranges)(part.x)
     else:
-        few = quantized(before, bits)
-        if how != "rounded":
-            fit(few, NEW, soft, predict(before, NEW.x), steps=MORE, lr=lr, seed=seed)
-        z = predict(settled(few), part.x)
+        z = predict(settled(quantized(before, bits)) if how == "rounded" else mended(), part.x)
     v = predict(before, part.x)
     return {
         "part": name,
@@ -163,14 +136,28 @@ def rival_one(network: str, bits: int, how: str, lr: float, seed: int, whole_lr:
     }
 
 
+def rival_one(network: str, bits: int, how: str, lr: float, seed: int, whole_lr: float = 0.01) -> dict:
+    """A teacher in few bits: rounded, or repaired by its own former answers; or a file of eight bits."""
+    large = network == "ConvNet(16)"
+    before = teacher(seed % 10).eval() if large else wholes("distilled", whole_lr, group(seed))[seed]
+
+    def mended():
+        few = quantized(before, bits)
+        fit(few, NEW, soft, predict(before, NEW.x), steps=MORE, lr=lr, seed=seed)
+        return settled(few)
+
+    # convolutions need the range of their inputs beforehand: from images without labels
+    return fewer_bits(before, bits, how, seed, mended, NEW.x[:256] if large else None)
+
+
 def rivals() -> None:
     about = "The teacher in few bits and eight-bit files of ONNX Runtime: accuracy and agreement (%)"
-    grid = [("ConvNet(16)", bits, "rounded") for bits in (8, 6, 5, 4, 3, 2)]
+    grid = [("ConvNet(16)", bits, "rounded") for bits in (4, 3)]
     grid += [("ConvNet(16)", 8, "file"), ("MLP(784 64 10)", 8, "file")]
     for network, bits, how in grid:
         fixed = {"network": network, "bits": bits, "how": how, "lr": 0.0}
         run_all("17_rivals", about, [{**fixed, "seed": s} for s in REPORTED], rival_one)
-    widened(
+    widen_then_report(
         "17_rivals", about, rival_one, REPAIRS, by="as_before", network="ConvNet(16)", bits=3, how=WAYS[0]
     )
 
@@ -178,7 +165,7 @@ def rivals() -> None:
 def images() -> None:
     about = "MLP(784 64 10) before anything is taken from it: accuracy and agreement with its teacher (%); 9000 images"
     for how in ("ConvNet(16) alone", "alone", "distilled"):
-        lr = widened("17_whole", about, whole_one, RATES, how=how)["lr"]
+        lr = widen_then_report("17_whole", about, whole_one, RATES, how=how)["lr"]
     about = "The distilled MLP(784 64 10) with rounded or left-out weights: accuracy and agreement (%)"
     grid = [("bits", b) for b in (8, 6, 5, 4, 3, 2)] + [("left out", p) for p in (20, 40, 60, 80, 90, 95)]
     for damage, amount in grid:
@@ -187,14 +174,14 @@ def images() -> None:
     about = "As 17_damaged after 300 more steps with the damage in force"
     ways = {
         "3 bits": WAYS,
-        "95 % out": WAYS[:4],
+        "95 % out": WAYS[:2],
         "2 bits": WAYS[:4],
         "80 % out": WAYS[:1],
         "90 % out": WAYS[:1],
     }
     for damage, how in ((d, h) for d in ways for h in ways[d]):
         by = "as_before" if how in OF_ITSELF else "accuracy"
-        widened("17_repaired", about, repair_one, REPAIRS, by, damage=damage, how=how, whole_lr=lr)
+        widen_then_report("17_repaired", about, repair_one, REPAIRS, by, damage=damage, how=how, whole_lr=lr)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from companion.metrics import agreement
 from companion.models import MLP
 from companion.speculative import acceptance
 from companion.training import fit_many, hard_loss, predict
-from experiments.chapter17 import examined, widened
-from experiments.common import group
+from experiments.chapter17 import examined
+from experiments.common import group, widen_then_report
 
 torch.set_num_threads(1)
 KINDS = (
@@ -97,7 +97,7 @@ def draft_one(kind: str, lr: float, seed: int) -> dict:
 def speculation() -> None:
     about = "A draft MLP(293 64 74): share of proposals that g2p-en's network keeps (%); other words"
     for kind in KINDS:
-        widened("24_drafts", about, draft_one, (0.003, 0.01, 0.03), kind=kind)
+        widen_then_report("24_drafts", about, draft_one, (0.003, 0.01, 0.03), by="accepted", kind=kind)
 
 
 if __name__ == "__main__":

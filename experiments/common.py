@@ -15,6 +15,7 @@ import torch
 
 FOLDER = Path(__file__).parent.parent / "chapters/results"
 TUNING, REPORTED = (100, 101, 102), range(10)
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # learning rates
 
 
 def group(seed: int) -> tuple[int, ...]:
@@ -67,6 +68,30 @@ def choose_then_report(name: str, about: str, one, score: str, grid: dict, **fix
         tried = [max(tried, key=mean)]
     run_all(name, about, [{**tried[0], "seed": s} for s in REPORTED], one)
     return tried[0]
+
+
+def widened(name: str, about: str, one, rates: tuple, by: str = "accuracy", ladder=LADDER, **fixed) -> tuple:
+    """The learning rates, with the ladder's next at an end for as long as validation chooses that end by `by`."""
+    while True:
+        rows = run_all(name, about, [{**fixed, "lr": lr, "seed": s} for lr in rates for s in TUNING], one)
+        rows = rows[np.isin(rows["seed"], TUNING)]
+        score = {}
+        for lr in rates:
+            setting = {**fixed, "lr": lr}
+            score[lr] = rows[by][np.all([rows[k] == v for k, v in setting.items()], axis=0)].mean()
+        best = max(score, key=score.get)
+        if best == rates[0] > ladder[0]:
+            rates = (ladder[ladder.index(best) - 1], *rates)
+        elif best == rates[-1] < ladder[-1]:
+            rates = (*rates, ladder[ladder.index(best) + 1])
+        else:
+            return rates
+
+
+def widen_then_report(name: str, about: str, one, rates: tuple, by: str = "accuracy", **fixed) -> dict:
+    """`choose_then_report` over the rates, `widened`."""
+    grid = {"lr": widened(name, about, one, rates, by, **fixed)}
+    return choose_then_report(name, about, one, by, grid, **fixed)
 
 
 def _lines(path: Path) -> list[dict]:
