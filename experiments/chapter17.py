@@ -10,8 +10,10 @@ which needs no label. Seeds 0 to 9 meet the test images once. Seed s has its own
 """
 
 import tempfile
+import zlib
 from copy import deepcopy
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -37,6 +39,7 @@ DAMAGES = {
     "90 % out": lambda s: pruned(s, 0.9),
     "95 % out": lambda s: pruned(s, 0.95),
 }
+ZIPPED = ("3 bits", "2 bits", "80 % out", "90 % out")
 OF_ITSELF = ("1000 new images", "9000 images", "1000 old images")  # taught by its own former answers
 WAYS = (
     "1000 new images", "1000 labels", "9000 labels", "9000 images", "1000 new images and the large teacher",
@@ -113,6 +116,35 @@ def repair_one(damage: str, how: str, whole_lr: float, lr: float, seed: int) -> 
     return compared(repaired(damage, how, whole_lr, lr, group(seed))[seed], seed, before)
 
 
+def whole_numbers(layer, bits: int) -> torch.Tensor:
+    """The weights of a settled layer, each counted in stairs of its unit."""
+    w = layer.weight.detach()
+    return (w * (2 ** (bits - 1) - 1) / w.abs().amax(1, keepdim=True)).round().to(torch.int8)
+
+
+def zipped_one(damage: str, whole_lr: float, lr: float, seed: int) -> dict:
+    """A repaired network, zipped: with weights left out ONNX Runtime's file of eight bits, else its whole numbers."""
+    before = wholes("distilled", whole_lr, group(seed))[seed]
+    after = repaired(damage, WAYS[0], whole_lr, lr, group(seed))[seed]
+    name, part = examined(seed)
+    if "out" in damage:
+        with tempfile.TemporaryDirectory() as folder:
+            eight = int8(export_onnx(after, NEW.x[:100], f"{folder}/thin.onnx"), f"{folder}/eight.onnx")
+            z, raw = eight(part.x), Path(eight.path).read_bytes()
+    else:
+        z, raw = predict(after, part.x), b""
+        for layer in after.layers:
+            stairs = layer.weight.detach().abs().amax(1)
+            for x in (whole_numbers(layer, int(damage[0])), stairs, layer.bias.detach()):
+                raw += x.numpy().tobytes()
+    return {
+        "part": name,
+        "accuracy": accuracy(z, part.y),
+        "as_before": agreement(z, predict(before, part.x)),
+        "kilobytes": len(zlib.compress(raw, 9)) / 1000,
+    }
+
+
 def teacher(index: int) -> ConvNet:
     """A shipped teacher that can be trained on."""
     return deepcopy(fashion_teacher(index)).requires_grad_(True)
@@ -179,9 +211,19 @@ def images() -> None:
         "80 % out": WAYS[:1],
         "90 % out": WAYS[:1],
     }
+    chosen = []
     for damage, how in ((d, h) for d in ways for h in ways[d]):
         by = "as_before" if how in OF_ITSELF else "accuracy"
-        widen_then_report("17_repaired", about, repair_one, REPAIRS, by, damage=damage, how=how, whole_lr=lr)
+        best = widen_then_report(
+            "17_repaired", about, repair_one, REPAIRS, by, damage=damage, how=how, whole_lr=lr
+        )
+        if how == WAYS[0] and damage in ZIPPED:
+            chosen.append({"damage": damage, "whole_lr": lr, "lr": best["lr"]})
+    about = (
+        "Repaired networks of 17_repaired, zipped; those with left-out weights in ONNX Runtime's eight bits"
+    )
+    for fixed in chosen:
+        run_all("17_zipped", about, [{**fixed, "seed": s} for s in REPORTED], zipped_one)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from companion import checks
-from companion.compress import Rounded, rounded
+from companion.compress import Rounded, pruned, quantized, rounded, settled
 from companion.deploy import OnnxModel
 from companion.models import MLP
 from experiments import chapter17, chapter17_all, chapter17_times
@@ -186,6 +186,43 @@ def test_fewer_labels_alone_are_tried_with_the_teachers_own_kind(monkeypatch):
     found = chapter17.wholes.__wrapped__("ConvNet(16) alone", 0.003, (5, 6))
     assert [type(net).__name__ for net in found.values()] == ["ConvNet"] * 2 and list(found) == [5, 6]
     assert all(split is chapter17.OWN and k["steps"] == chapter17.STEPS for _, split, k in asked)
+
+
+def test_zipped_networks_are_those_that_were_repaired():
+    for damage in chapter17.ZIPPED:
+        here = {r["seed"]: r for r in rows("zipped") if r["damage"] == damage}
+        known = [r for r in rows("repaired") if r["damage"] == damage and r["how"] == "1000 new images"]
+        known = {r["seed"]: r for r in known if r["part"] == "test"}
+        assert sorted(here, key=int) == sorted(known, key=int) == [str(s) for s in REPORTED]
+        for seed, row in here.items():
+            assert row["lr"] == known[seed]["lr"] and row["part"] == "test"
+        most = 2 if damage == "2 bits" else 0.2  # two bits learned on another processor
+        for column in ("accuracy", "as_before"):
+            off = [abs(float(here[seed][column]) - float(known[seed][column])) for seed in here]
+            assert max(off) < most, (damage, column)
+
+
+def test_whole_numbers_lead_back_to_the_weights():
+    for bits in (2, 3):
+        layer = settled(quantized(MLP(784, 64, 10, seed=0), bits)).layers[0]
+        found = chapter17.whole_numbers(layer, bits)
+        most = 2 ** (bits - 1) - 1
+        assert found.unique().tolist() == list(range(-most, most + 1))
+        s = layer.weight.abs().amax(1, keepdim=True) / most
+        assert torch.allclose(found * s, layer.weight, atol=1e-7)
+
+
+def test_a_zipped_file_has_eight_bits_and_all_that_is_needed(monkeypatch):
+    """Zeros take hardly anything, and three bits less than the eight of a file."""
+    net = MLP(784, 64, 10, seed=0).eval()
+    made = {"3 bits": settled(quantized(net, 3)), "80 % out": settled(pruned(net, 0.8)), "0 % out": net}
+    monkeypatch.setattr(chapter17, "wholes", lambda how, lr, seeds: dict.fromkeys(seeds, net))
+    monkeypatch.setattr(chapter17, "repaired", lambda damage, how, a, b, seeds: {0: made[damage]})
+    monkeypatch.setattr(chapter17, "examined", lambda seed: ("val", chapter17.VAL[:200]))
+    found = {damage: chapter17.zipped_one(damage, 0.01, 0.01, 0) for damage in made}
+    size = {damage: row["kilobytes"] for damage, row in found.items()}
+    assert max(size["3 bits"], size["80 % out"]) < 25 < 40 < size["0 % out"] < 56
+    assert found["0 % out"]["as_before"] > 97
 
 
 # ----------------------------------------------------------------------------------------------- exercises
