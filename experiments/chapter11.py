@@ -69,6 +69,7 @@ KINDS += tuple(
     f"one named {step}" for step in (120, 240, 400, 600)
 )  # one copy for half of the time, then the last
 LONG = 3 * PARITY_STEPS  # of a teacher that trains on until its probabilities are sharp
+SOFTENED = 4  # the temperature at which they are about as soft again as those of the finished teacher
 ALONE = (8, 16, 32, 64, 128, 256)  # hidden units that learn from the labels, without a teacher
 
 
@@ -117,7 +118,7 @@ def long_teacher(seed: int) -> MLP:
 
 
 def course(kind: str, seed: int) -> nn.Module | None:
-    if kind == "final long":
+    if kind.startswith("final long"):
         return long_teacher(seed)
     checkpoints = parity_teacher(seed)
     if kind == "labels":
@@ -134,14 +135,15 @@ def parity_together(configs: list[dict], lr: float) -> list[dict]:
 
     "progressive random": labels, in each batch as many of them wrong as the copy on its way makes mistakes there, but
     on rows drawn by chance. "final drawn": names drawn from the finished teacher's probabilities. "final long": the
-    probabilities of a teacher that trained three times as long.
+    probabilities of a teacher that trained three times as long; "final long at T", "final at T": at the temperature
+    of the column setting.
     """
     curves, chance = [[] for _ in configs], torch.Generator().manual_seed(configs[0]["seed"])
     students = [MLP(BITS, 8, 2, seed=c["seed"]) for c in configs]
     data = [parity(c["seed"], 128 * PARITY_STEPS) for c in configs]
     fresh = [parity(c["seed"] + 2000, 4000) for c in configs]  # of each student's own
 
-    def loss(curve, kind, z, v, y):
+    def loss(curve, kind, T, z, v, y):
         curve.append(accuracy(z.detach(), y))
         if "named" in kind:
             return hard_loss(z, None, v.argmax(-1))
@@ -152,9 +154,9 @@ def parity_together(configs: list[dict], lr: float) -> list[dict]:
             told = y.clone()
             told[wrong] = 1 - y[wrong]
             return hard_loss(z, None, told)
-        return hard_loss(z, None, y) if kind == "labels" else kd_loss(z, v)
+        return hard_loss(z, None, y) if kind == "labels" else kd_loss(z, v, T)
 
-    losses = [partial(loss, curve, c["kind"]) for curve, c in zip(curves, configs, strict=True)]
+    losses = [partial(loss, curve, c["kind"], c["setting"]) for curve, c in zip(curves, configs, strict=True)]
     teachers = [course(c["kind"], c["seed"]) for c in configs]
     fit_many(
         students,
@@ -198,6 +200,47 @@ def with_signs(z: Tensor, x: Tensor, named: bool) -> Tensor:
     """|correlation| of an answer with each single sign: of the class that it names, ±1, or of 2p − 1."""
     answer = z.argmax(-1) * 2.0 - 1 if named else 2 * z.softmax(-1)[:, 1] - 1
     return (answer[:, None] * x).mean(0).abs() / answer.square().mean().sqrt()
+
+
+COPIES = [*range(3 * EVERY, PARITY_STEPS, EVERY), PARITY_STEPS]  # the teacher's steps of those that teach
+HINT = 400  # the copy that alone did most
+AGAIN = range(10, 30)  # seeds of teachers that no one had looked at when its effect was foretold
+
+
+def shown(step: int, seed: int) -> dict:
+    """One copy of one teacher: how far the class that it names goes with each of the four signs, and with the others."""
+    fresh = parity(998, 20_000)
+    z = predict(parity_teacher(seed)[step // EVERY - 1], fresh.x)
+    each = with_signs(z, fresh.x, named=True)
+    row = {"accuracy": accuracy(z, fresh.y)}
+    row |= {f"sign{i + 1}": value for i, value in enumerate(each[:PARITY].tolist())}
+    return row | {"others": each[PARITY:].max().item()}
+
+
+def shown_by_each() -> None:
+    """Teacher by teacher: the signs that each copy gives away by name; then new teachers, and a student of each.
+
+    The student hears the copy of step 400 for half of its time, then the finished teacher, at the rate that the
+    students of "one named 400" chose.
+    """
+    about = "Sparse parity: |correlation| of the class that a teacher's copy names with each of the four signs, and the "
+    about += "largest of the 28 others; 20000 rows"
+    run_all("11_shown", about, [{"seed": s, "step": t} for s in REPORTED for t in COPIES], shown)
+    lines = stored("11_parity")
+    mine = (lines["kind"] == f"one named {HINT}") & (lines["seed"] == 0)
+    rate = float(lines["lr"][mine][0])
+
+    def one(seed: int, lr: float) -> dict:
+        (found,) = parity_together([{"kind": f"one named {HINT}", "setting": 1, "lr": lr, "seed": seed}], lr)
+        return {
+            "student": found["accuracy"],
+            "teacher": shown(PARITY_STEPS, seed)["accuracy"],
+            **shown(HINT, seed),
+        }
+
+    about = f"Sparse parity: new teachers; student: MLP(32 8 2) that hears the names of the copy of step {HINT}, then "
+    about += "of the finished teacher (teacher: its accuracy, %); the copy's accuracy and correlations as in 11_shown"
+    run_all("11_hinted", about, [{"seed": s, "lr": rate} for s in AGAIN], one)
 
 
 def turned_by(student: nn.Module, x: Tensor) -> Tensor:
@@ -285,10 +328,11 @@ def names_drawn() -> None:
 
 def sharp() -> None:
     """What a teacher that trained on still gives away, and what its students of soft answers reach."""
-    settings = [{"kind": "final long", "grid": [1]}]
-    choose_then_report_many(
-        "11_parity", ABOUT_PARITY, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together
-    )
+    for kind, T in (("final long", 1), ("final long at T", SOFTENED), ("final at T", SOFTENED)):
+        settings = [{"kind": kind, "grid": [T]}]
+        choose_then_report_many(
+            "11_parity", ABOUT_PARITY, settings, (0.003, 0.01, 0.03, 0.1, 0.3), parity_together
+        )
     about = (
         "Sparse parity: MLP(32 256 2) after 640 and after 1920 steps: accuracy (%), mean probability of the right class "
         "(%), correlation of its answer with single signs"
@@ -309,6 +353,17 @@ def sharp() -> None:
         one,
     )
 
+    def softened(T: int, seed: int) -> dict:
+        fresh = parity(998, 20_000)
+        z = predict(long_teacher(seed), fresh.x) / T
+        of_right, with_each = z.softmax(-1)[range(len(z)), fresh.y], with_signs(z, fresh.x, named=False)
+        row = {"right": 100 * of_right.mean().item()}
+        return row | {"inside": with_each[:PARITY].mean().item(), "outside": with_each[PARITY:].mean().item()}
+
+    about = "Sparse parity: MLP(32 256 2) after 1920 steps, at T: mean probability of the right class (%), correlation "
+    about += "of its answer with single signs"
+    run_all("11_softened", about, [{"T": SOFTENED, "seed": s} for s in REPORTED], softened)
+
 
 def parities() -> None:
     about = ABOUT_PARITY
@@ -319,6 +374,7 @@ def parities() -> None:
     names_drawn()
     sharp()
     parity_of_checkpoints()
+    shown_by_each()
     watch({r["kind"]: float(r["lr"]) for r in rows if r["seed"] in REPORTED})
 
 

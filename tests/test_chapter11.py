@@ -153,7 +153,7 @@ def test_answers_are_made_as_soft_as_the_goal():
 # ------------------------------------------------------------------------------------------------- stored runs
 
 
-@pytest.mark.parametrize("kind", ["final drawn", "final long"])
+@pytest.mark.parametrize("kind", ["final drawn", "final long", "final long at T", "final at T"])
 def test_controls_that_came_later_had_their_own_rate(kind):
     lines = stored("11_parity")
     mine = lines[lines["kind"] == kind]
@@ -179,6 +179,53 @@ def test_a_teacher_that_trains_on_is_sure_and_its_trace_is_gone():
     trace = chapter11.with_signs(z, new.x, named=False)[:4].mean().item()
     assert trace < 0.012  # chance is about 0.006; after 640 steps it is 0.025
     assert row["inside"] == pytest.approx(0.006, abs=0.004)
+
+
+def test_a_sharp_teacher_is_soft_again_at_a_higher_temperature_and_its_trace_stays_away():
+    """Seed 0 once more: the teacher at T = 4, and the student that heard it so."""
+    lines = stored("11_parity")
+    softened = lines[lines["kind"] == "final long at T"]
+    assert set(softened["setting"]) == {chapter11.SOFTENED} == {4}
+    row = softened[softened["seed"] == 0][0]
+    kept = stored("11_softened")
+    assert sorted(kept["seed"]) == list(REPORTED)
+    new = chapter11.parity(997, 20_000)
+    z = chapter11.predict(chapter11.course("final long at T", 0), new.x) / 4
+    of_right = 100 * z.softmax(-1)[range(len(z)), new.y].mean().item()
+    assert of_right == pytest.approx(kept["right"][kept["seed"] == 0][0], abs=0.5)
+    assert chapter11.with_signs(z, new.x, named=False)[:4].mean().item() < 0.012
+    config = {"kind": "final long at T", "setting": 4, "lr": row["lr"].item(), "seed": 0}
+    (found,) = chapter11.parity_together([config], config["lr"])
+    (sharp,) = chapter11.parity_together([config | {"setting": 1}], config["lr"])
+    assert found["s128"] == pytest.approx(row["s128"], abs=1)
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=4)
+    assert abs(sharp["accuracy"] - found["accuracy"]) > 10  # it is the temperature that was changed
+
+
+def test_signs_are_counted_teacher_by_teacher():
+    """Seed 0's copy of step 400 once more; it shows all four, and the finished teacher none."""
+    kept = stored("11_shown")
+    assert len(kept) == len(REPORTED) * len(chapter11.COPIES)
+
+    def of(step):
+        return kept[(kept["seed"] == 0) & (kept["step"] == step)][0]
+
+    found = chapter11.shown(400, 0)
+    for column, value in found.items():
+        assert value == pytest.approx(of(400)[column], abs=1 if column == "accuracy" else 0.01), column
+    assert min(found[f"sign{i}"] for i in range(1, 5)) > found["others"]
+    assert max(of(640)[f"sign{i}"] for i in range(1, 5)) < of(640)["others"]
+
+
+def test_new_teachers_were_asked_at_the_rate_of_the_old_and_none_twice():
+    kept, lines = stored("11_hinted"), stored("11_parity")
+    assert sorted(kept["seed"]) == list(chapter11.AGAIN) and not set(chapter11.AGAIN) & set(REPORTED)
+    mine = lines[(lines["kind"] == "one named 400") & np.isin(lines["seed"], REPORTED)]
+    assert set(kept["lr"]) == set(mine["lr"])
+    row = kept[kept["seed"] == 10][0]
+    config = {"kind": "one named 400", "setting": 1, "lr": row["lr"].item(), "seed": 10}
+    (found,) = chapter11.parity_together([config], config["lr"])
+    assert found["accuracy"] == pytest.approx(row["student"], abs=2)
 
 
 @pytest.mark.parametrize(
