@@ -46,8 +46,8 @@ def one(method: str, base: str, target: str, steps: int, weight: float, lr: floa
     return {"accuracy": accuracy(rows(net, part.x)[:, :10], part.y)}
 
 
-def walk(name: str, about: str, run, setting: dict, which: tuple) -> None:
-    """Each of `which` to the best of its neighbours on validation, in turn until none moves; then ten seeds."""
+def walk(name: str, about: str, run, setting: dict, which: tuple, seeds=REPORTED) -> None:
+    """Each of `which` to the best of its neighbours on validation, in turn until none moves; then the seeds."""
 
     def score(key, value):
         tried = {**setting, key: value}
@@ -67,7 +67,7 @@ def walk(name: str, about: str, run, setting: dict, which: tuple) -> None:
                 if better == at:
                     break
                 setting = {**setting, key: values[better]}
-    run_all(name, about, [{**setting, "seed": s} for s in REPORTED], run)
+    run_all(name, about, [{**setting, "seed": s} for s in seeds], run)
 
 
 def wrong_features() -> None:

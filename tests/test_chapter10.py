@@ -286,6 +286,46 @@ def test_labels_in_longer_training_come_back_as_stored_with_what_validation_chos
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1)
 
 
+@pytest.mark.parametrize("method", ["none", "contrastive"])
+def test_a_new_last_layer_after_longer_training_comes_back_as_stored(method):
+    rows = stored("10_longer_layers")
+    rows = rows[(rows["method"] == method) & (rows["trained"] == 1200)]
+    ten = rows[rows["seed"] < 10]
+    assert sorted(ten["seed"]) == list(range(5))
+    keys = ("steps", "decay", "lr")
+    (setting,) = {tuple(row[k].item() for k in keys) for row in ten}
+    tried = {}
+    for row in rows[rows["seed"] >= 100]:
+        tried.setdefault(tuple(row[k].item() for k in keys), []).append(row["accuracy"])
+    if method == "none":
+        assert np.mean(tried[setting]) == max(map(np.mean, tried.values()))
+        (row,) = ten[ten["seed"] == 3]
+        found = chapter10_longer.relearned(
+            method, "kd", 1200, **dict(zip(keys, setting, strict=True)), seed=3
+        )
+        assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
+    else:  # the layer as it was chosen for the student of 200 steps
+        short, _ = reported("10_layers_decay", method=method, layer="kd")
+        assert not tried and setting == tuple(short[0][k].item() for k in keys)
+
+
+def test_the_recipes_time_is_counted_in_steps_of_kd():
+    """Step times of chapter 13, a last layer's step and one reading of the features."""
+    times = {r["method"]: r["time"] for r in stored("13_costs") if r["student"] == "conv"}
+    of = stored("10_tuned_time")
+    layers, _ = reported("10_tuned_layers", method="contrastive", layer="kd")
+    swap = np.median(of["features"]) + layers[0]["steps"] * np.median(of["layer"])
+    labels_contrast = (times["kd+contrastive"] - times["kd"] + times["hard"]) / times["kd"]
+    glued = {}
+    for cell in NOTEBOOK.cells:
+        for output in cell.get("outputs", ()):
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name", "")
+            if name in ("ch10_both_time", "ch10_long_time"):
+                glued[name] = float(next(iter(output["data"].values())).strip("'"))
+    assert glued["ch10_both_time"] == pytest.approx(swap + 200 * labels_contrast, abs=1)
+    assert glued["ch10_long_time"] == pytest.approx(1200 * times["kd+contrastive"] / times["kd"], abs=1)
+
+
 def test_the_answer_to_the_layer_swap_follows_from_its_table():
     (text,) = [c.source for c in NOTEBOOK.cells if ":label: ex-swap-layers" in c.source]
     rows = re.findall(r"^\| (?:labels \+ new loss|KD) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
@@ -304,22 +344,11 @@ def test_the_answer_to_the_layer_swap_follows_from_its_table():
 
 
 def test_the_table_of_what_each_loss_notices():
-    """Its rows, again: four images with two features, as points and as maps of four places."""
+    """Its rows, again: four images with two features, as points."""
     corners = tensor([2.0, 0.2], [1.6, 1.4], [0.3, 1.9], [-0.9, 0.8])
     turn = torch.linalg.qr(tensor([1.0, 2.0], [-3.0, 1.0]))[0]
     one = tensor([0, 0], [0, 0], [0, 0], [2.0, 0])
     changes = [1.6 * corners, corners @ turn, corners + tensor([2.0, 0]), corners + one]
-
-    def as_maps(points):
-        return torch.stack([points, 2 * points, points.flip(1), points**2], -1).view(4, 2, 2, 2)
-
-    maps = as_maps(corners)
-    in_maps = [
-        1.6 * maps,
-        torch.einsum("nchw,dc->ndhw", maps, turn),
-        maps + tensor([2.0, 0]).view(1, 2, 1, 1),
-    ]
-    in_maps.append(maps + one.view(4, 2, 1, 1))
 
     def fitted(points):
         seen = torch.cat([points, torch.ones(4, 1, dtype=torch.double)], 1)
@@ -329,7 +358,6 @@ def test_the_table_of_what_each_loss_notices():
     risen = {
         "hint, no regressor": [hint_loss(p, corners) for p in changes],
         "hint, a regressor learning on": [hint_loss(fitted(p), corners) for p in changes],
-        "attention": [attention_transfer_loss(p, maps) for p in in_maps],
         "similarity": [similarity_preserving_loss(p, corners) for p in changes],
         "distances, angles": [rkd_distance_loss(p, corners) + rkd_angle_loss(p, corners) for p in changes],
         "contrast, no regressor": [abs(contrastive_loss(p, corners) - at_first) for p in changes],
