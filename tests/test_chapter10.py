@@ -321,7 +321,7 @@ def test_the_recipes_time_is_counted_in_steps_of_kd():
         for output in cell.get("outputs", ()):
             name = output.get("metadata", {}).get("scrapbook", {}).get("name", "")
             if name in ("ch10_both_time", "ch10_long_time"):
-                glued[name] = float(next(iter(output["data"].values())).strip("'"))
+                glued[name] = float(next(iter(output["data"].values())).strip("'()"))
     assert glued["ch10_both_time"] == pytest.approx(swap + 200 * labels_contrast, abs=1)
     assert glued["ch10_long_time"] == pytest.approx(1200 * times["kd+contrastive"] / times["kd"], abs=1)
 
