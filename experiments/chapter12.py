@@ -131,8 +131,9 @@ def questions(kind: str, n: int, shift: int, seed: int, pool: Split = TRAIN) -> 
         return torch.cat([tens, rolled(others, INVENTED_SHIFT, generator)])
     if kind in ("dreamed", "invented"):
         return inventions(kind, n, seed)
-    if kind == "invented rolled":
-        return rolled(inventions("invented", INVENTED, seed).repeat(n // INVENTED, 1, 1, 1), shift, generator)
+    if kind in ("invented rolled", "dreamed rolled"):
+        few = inventions(kind.removesuffix(" rolled"), INVENTED, seed)
+        return rolled(few.repeat(n // INVENTED, 1, 1, 1), shift, generator)
     if kind == "shuffled":
         places = torch.rand(n, 784, generator=generator).argsort(0)
         return pool.x[order[:n]].flatten(1).gather(0, places).view(-1, 1, 28, 28)
@@ -231,10 +232,9 @@ def question_one(kind: str, n: int, steps: int, shift: int, lr: float, seed: int
     return class_of_students(kind, n, steps, shift, lr, group(seed), "shipped")[seed]
 
 
-def ask(kind: str, n: int, shifts: tuple = (0,), steps: int = 500) -> dict:
+def ask(kind: str, n: int, shifts: tuple = (0,), steps: int = 500, rates: tuple = RATES) -> dict:
     about = "Accuracy of MLP(784 32 10) and agreement with its teacher (%) by what the teacher was asked; seeds 0 to 9"
     fixed = {"kind": kind, "n": n, "steps": steps}
-    rates = RATES
     for shift in shifts:
         rates = widened("12_questions", about, question_one, rates, **fixed, shift=shift)
     grid = {"shift": shifts, "lr": rates}
@@ -264,6 +264,8 @@ def ask_rest() -> None:
         ask(kind, 1000)
     ask("noise", INVENTED)
     ask("dreamed", INVENTED)
+    as_invented = (0.001, 0.003, 0.01, 0.03, 0.1, 0.33)  # the rates that were tried for "invented rolled"
+    ask("dreamed rolled", 10_000, (*SHIFTS, 8), rates=as_invented)
     for steps in (125, 2000):
         ask("rolled", 10_000, (2,), steps)
 
@@ -350,7 +352,11 @@ def distance(asked, clothes) -> torch.Tensor:
 
 def distance_one(kind: str, n: int, seed: int) -> dict:
     clothes = TEST[:1000]
-    off, shown = distance(questions(kind, n, 0, seed), clothes.x), clothes.y < 5
+    shift = 0
+    if kind == "half and 10 rolled":  # by as much as validation chose
+        rows = stored("12_combined")
+        shift = int(rows["shift"][(rows["kind"] == kind) & (rows["part"] == "test")].max())  # and not by 0
+    off, shown = distance(questions(kind, n, shift, seed), clothes.x), clothes.y < 5
     return {
         "part": "test",
         "distance": off.mean().item(),
@@ -365,9 +371,34 @@ SOURCES = ("real", "half", "digits", "shuffled", "photograph", "noise")
 def distances() -> None:
     about = "Grey values (0 to 1) from a test image of clothes to its nearest question of 12_questions; mean of 1000"
     sizes = [("real", n) for n in (1, 3, 10, 30, 100, 300, 3000, 10_000)]
-    for kind, n in sizes + [(kind, 1000) for kind in SOURCES]:
+    filled_up = [("half and 10", 1010), ("half and 10 rolled", 2000)]
+    for kind, n in sizes + [(kind, 1000) for kind in SOURCES] + filled_up:
         grid = [{"kind": kind, "n": n, "seed": s} for s in REPORTED]
         run_all("12_distances", about, grid, distance_one)
+
+
+# --------------------------------------------------------------------- how far does one pixel move the answers?
+
+
+def moved_one(pixels: int, seed: int) -> dict:
+    """The teacher on 1,000 test images, as they are and rolled to the right: what becomes of its answers."""
+    x, teacher = TEST.x[:1000], TEACHERS[seed % 10]
+    still, now = teacher_logits(teacher, x), teacher_logits(teacher, x.roll(pixels, -1))
+    p, q = ((v.double() / 4).softmax(-1) for v in (still, now))
+    return {
+        "part": "test",
+        "moved": 50 * (p - q).abs().sum(-1).mean().item(),  # probability that changed class, T = 4 (%)
+        "renamed": 100 - agreement(now, still),
+        "right": accuracy(now, TEST.y[:1000]),
+    }
+
+
+def moved() -> None:
+    about = (
+        "Answers to 1000 test images rolled to the right: probability moved at T = 4, other names, right (%)"
+    )
+    for pixels in (1, 2, 4):
+        run_all("12_moved", about, [{"pixels": pixels, "seed": s} for s in REPORTED], moved_one)
 
 
 # ----------------------------------------------------------------------------- a gap filled; two poor sets together
@@ -721,8 +752,9 @@ if __name__ == "__main__":
     ask_fewer()
     far()
     fresh()
-    distances()
     combinations()
+    distances()
+    moved()
     missing()
     pick()
     names()

@@ -295,9 +295,9 @@ def test_distance_is_that_of_the_nearest_question_in_grey_values():
 
 def test_distances_are_made_again():
     rows = stored("12_distances")
-    assert len(rows) == 10 * (9 + 5) and (rows["part"] == "test").all()
+    assert len(rows) == 10 * (9 + 5 + 2) and (rows["part"] == "test").all()
     shown = (fashion("test").y[:1000] < 5).double().mean().item()
-    for kind, n in (("half", 1000), ("real", 30)):
+    for kind, n in (("half", 1000), ("real", 30), ("half and 10 rolled", 2000)):
         row = rows[(rows["kind"] == kind) & (rows["n"] == n) & (rows["seed"] == 4)][0]
         for column, value in chapter12.distance_one(kind, n, 4).items():
             assert column == "part" or value == pytest.approx(row[column], abs=2e-4)
@@ -322,6 +322,33 @@ def test_the_gap_is_filled_with_a_few_of_each_missing_class():
         assert torch.equal(kept, ten.flatten(1).sort(-1).values.unique(dim=0))
         different = len(x[1000:].flatten(1).unique(dim=0))
         assert different == 10 if shift == 0 else different > 700
+
+
+def test_moved_answers_are_made_again():
+    rows = stored("12_moved")
+    assert len(rows) == 30 and set(rows["pixels"]) == {1, 2, 4}
+    assert chapter12.moved_one(0, 1)["moved"] == chapter12.moved_one(0, 1)["renamed"] == 0
+    row = rows[(rows["pixels"] == 1) & (rows["seed"] == 6)][0]
+    for column, value in chapter12.moved_one(1, 6).items():
+        assert column == "part" or value == pytest.approx(row[column], abs=0.11)
+
+
+def test_rolled_views_of_images_without_r_are_theirs_and_one_run_is_made_again():
+    views = chapter12.questions("dreamed rolled", 10_000, 4, 1).flatten(1).sort(-1).values
+    own = chapter12.questions("dreamed", 200, 0, 1).flatten(1).sort(-1).values
+    assert torch.equal(views.unique(dim=0), own.unique(dim=0))
+    rows = stored("12_questions")
+    here = rows[rows["kind"] == "dreamed rolled"]
+    tried, tested = here[here["part"] == "val"], here[here["part"] == "test"]
+    score = {
+        (s, r): tried["accuracy"][(tried["shift"] == s) & (tried["lr"] == r)].mean()
+        for s, r in zip(tried["shift"].tolist(), tried["lr"].tolist(), strict=True)
+    }
+    assert {s for s, _ in score} == {1, 2, 4, 8} and sorted(tested["seed"]) == list(range(10))
+    row = tested[tested["seed"] == 3][0]
+    assert max(score, key=score.get) == (row["shift"], row["lr"])
+    again = chapter12.question_one("dreamed rolled", 10_000, 500, int(row["shift"]), float(row["lr"]), 3)
+    assert again["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
 
 
 def test_ten_and_the_invented_are_asked_about_equally_often():
