@@ -347,7 +347,8 @@ def test_rolled_views_of_images_without_r_are_theirs_and_one_run_is_made_again()
     assert {s for s, _ in score} == {1, 2, 4, 8} and sorted(tested["seed"]) == list(range(10))
     row = tested[tested["seed"] == 3][0]
     assert max(score, key=score.get) == (row["shift"], row["lr"])
-    again = chapter12.question_one("dreamed rolled", 10_000, 500, int(row["shift"]), float(row["lr"]), 3)
+    setting = 500, int(row["shift"]), float(row["lr"])
+    again = chapter12.class_of_students("dreamed rolled", 10_000, *setting, (3,), "shipped")[3]
     assert again["accuracy"] == pytest.approx(row["accuracy"], abs=0.5)
 
 
