@@ -191,6 +191,70 @@ def test_one_block_begins_as_the_table_alone_and_then_sees_the_order_and_no_othe
     assert torch.allclose(many, together.repeat(100, 1), atol=1e-5)
 
 
+def test_each_part_of_the_block_begins_as_the_table_and_sees_what_it_may():
+    texts = [torch.tensor(x) for x in ([3, 1, 2], [2, 1, 3], [1], [2], [3])]
+    for name, parts in chapter16.APART.items():
+        model = chapter16.OneBlock(40, 8, 12, seed=0, parts=parts)
+        table = StaticEncoder(40, 8, 12, seed=0)
+        table.load_state_dict({k: v for k, v in model.state_dict().items() if k in table.state_dict()})
+        assert torch.allclose(model(*chapter16.bags(texts)), table(*chapter16.bags(texts)), atol=1e-6)
+        with torch.no_grad():
+            for last in (model.answer.weight, model.back.weight, model.place):
+                last.normal_(generator=seeded())
+            model.place[0] = 0  # so that a token alone is a token anywhere, if no place counts
+            model.up.weight.copy_(torch.eye(12, 8))
+            model.weight.weight.copy_(1 + torch.arange(40)[:, None] / 40)
+        got = model(*chapter16.bags(texts))
+        assert torch.allclose(got[0], got[1], atol=1e-5) == ("places" not in parts), name
+        single = got[2:, :8]  # a sum of three rows that see no other lies in the space of the rows alone
+        left = got[0, :8] - torch.linalg.lstsq(single.T, got[0, :8, None]).solution[:, 0] @ single
+        assert (left.norm() > 1e-3) == bool({"mixture", "places"} & {*parts}), name
+
+
+def test_a_not_is_found_as_a_word_or_an_ending():
+    for text in ("It is NOT good.", "It isn't.", "It can’t be", "no film", "without wit", "never"):
+        assert chapter16.denies(text), text
+    for text in ("A noted film", "nothing", "Another knot", "tent"):
+        assert not chapter16.denies(text), text
+    table = stored("16_denied")
+    few = stored("16_few_shot")
+    for method in ("teacher", "student"):
+        here = table[table["method"] == method]
+        assert sorted(here["seed"]) == list(range(10))
+        judged = few[(few["task"] == "verdict") & (few["n"] == 200) & (few["method"] == method)]
+        judged = judged[judged["seed"] < 100]
+        assert set(here["c"]) == set(judged["c"])
+        lower, upper = (f(here["denied"], here["plain"]) for f in (np.minimum, np.maximum))
+        assert ((judged["accuracy"] > lower - 1) & (judged["accuracy"] < upper + 1)).all()
+    places, _ = chapter16.labelled("verdict", "test", 0)
+    share = 100 * np.mean([chapter16.denies(chapter16.sentences("test")[i].text) for i in places])
+    assert np.abs(table["share"] - share).max() < 0.01  # a stored column, counted again
+
+
+def test_a_plot_is_asked_for_by_a_sentence_that_it_does_not_hold():
+    trained = {x.film for x in chapter16.reviews("train")}
+    table = stored("16_plots")
+    for part, seed in (("val", 100), ("test", 0)):
+        found = chapter16.plots(part)
+        films, questions, documents = zip(*found, strict=True)
+        assert not trained & {*films} and not any(q in d for _, q, d in found)
+        here = table[table["part"] == part]
+        assert list(here["film"]) == [*films] and set(here["seed"]) == {seed}
+        count = chapter16.TfidfVectorizer(sublinear_tf=True).fit(documents)
+        scores = (count.transform(questions) @ count.transform(documents).T).toarray()
+        first = [row[i] > np.delete(row, i).max() for i, row in enumerate(scores)]
+        assert np.array_equal(100.0 * np.array(first), here["counts"])  # a stored column, run again
+        for way in ("asks", "own", "counts_own"):
+            assert set(here[way]) <= {0, 20, 40, 60, 80, 100}  # five students
+
+
+def test_equal_scores_share_their_places():
+    scores = torch.tensor([[0.9, 0.5, 0.5, 0.1], [0.0, 0.0, 0.0, 0.0]])
+    assert chapter16.place(scores).tolist() == [[1, 2.5, 2.5, 4], [2.5] * 4]
+    both = chapter16.fused(scores, -scores)
+    assert torch.allclose(both[1], torch.full((4,), 2 / 62.5)) and both[0, 1] == both[0, 2] < both[0, 0]
+
+
 def test_a_film_is_named_by_a_word_of_its_title_that_is_not_small():
     assert chapter16.names("“Mostly Martha” is bright", "mostly_martha")
     assert chapter16.names("Spider-Man swings", "spiderman")
