@@ -211,6 +211,27 @@ def test_each_part_of_the_block_begins_as_the_table_and_sees_what_it_may():
         assert (left.norm() > 1e-3) == bool({"mixture", "places"} & {*parts}), name
 
 
+def test_the_block_that_is_read_is_the_one_of_the_runs_with_one_head():
+    cells = json.loads((FOLDER.parent / "16_small.ipynb").read_text(encoding="utf-8"))["cells"]
+    (lines,) = ("".join(c["source"]) for c in cells if "fits = (q @ k.T" in "".join(c["source"]))
+    model = chapter16.OneBlock(40, 128, 384, seed=0, heads=1)
+    with torch.no_grad():
+        for last in (model.answer.weight, model.back.weight, model.place):
+            last.normal_(0, 0.1, generator=seeded())
+    ids = torch.tensor([3, 1, 2, 1])
+    names = {
+        "torch": torch, "shipped": model, "own_rows": ids, "place": lambda i: model.place[i],
+        "ask": model.ask, "mix": model.answer, "before": model.before, "between": model.between,
+        "network": lambda x: model.back(F.gelu(model.wide(x))),
+    }  # fmt: skip
+    with torch.no_grad():
+        exec(lines, names)
+        summed = (model.weight(ids) * names["x"]).sum(0)
+        mine = F.normalize(model.up(summed), dim=0)
+        assert torch.allclose(mine, model(ids, torch.tensor([0]))[0], atol=1e-5)
+        assert (mine - StaticEncoder.forward(model, ids, torch.tensor([0]))[0]).abs().max() > 0.01
+
+
 def test_a_not_is_found_as_a_word_or_an_ending():
     for text in ("It is NOT good.", "It isn't.", "It can’t be", "no film", "without wit", "never"):
         assert chapter16.denies(text), text
