@@ -20,7 +20,7 @@ from companion.features import (
 )
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, predict
-from experiments import chapter10, chapter10_controls, chapter10_longer, chapter10_tuned
+from experiments import chapter10, chapter10_controls, chapter10_decay, chapter10_longer, chapter10_tuned
 from experiments.common import stored
 from tests.test_notebooks import ROOT
 
@@ -309,6 +309,22 @@ def test_a_new_last_layer_after_longer_training_comes_back_as_stored(method):
         assert not tried and setting == tuple(short[0][k].item() for k in keys)
 
 
+def test_a_new_last_layer_on_kds_features_with_contrasts_decay_comes_back_as_stored():
+    ten, tried = reported("10_decay_layers", method="none")
+    assert set(ten["trained_decay"]) == {chapter10_tuned.chosen("contrastive")["decay"]} == {1.0}
+    keys = ("steps", "decay", "lr")
+    (setting,) = {tuple(row[k].item() for k in keys) for row in ten}
+    usual, _ = reported("10_layers_decay", method="none", layer="kd")  # of students with a decay of 0.01
+    means = {}
+    for row in tried:
+        means.setdefault(tuple(row[k].item() for k in keys), []).append(row["accuracy"])
+    assert all(len(found) == 3 for found in means.values())
+    assert np.mean(means[setting]) == max(map(np.mean, means.values()))
+    found = chapter10_decay.relearned("none", 1.0, **dict(zip(keys, setting, strict=True)), seed=3)
+    assert found["accuracy"] == pytest.approx(ten[3]["accuracy"], abs=0.25)
+    assert ten[3]["accuracy"] - usual[3]["accuracy"] > 0.3  # so the student's decay shows
+
+
 def test_the_recipes_time_is_counted_in_steps_of_kd():
     """Step times of chapter 13, a last layer's step and one reading of the features."""
     times = {r["method"]: r["time"] for r in stored("13_costs") if r["student"] == "conv"}
@@ -320,9 +336,12 @@ def test_the_recipes_time_is_counted_in_steps_of_kd():
     for cell in NOTEBOOK.cells:
         for output in cell.get("outputs", ()):
             name = output.get("metadata", {}).get("scrapbook", {}).get("name", "")
-            if name in ("ch10_both_time", "ch10_long_time"):
+            if name in ("ch10_both_time", "ch10_long_time", "ch10_kd_swap_time"):
                 glued[name] = float(next(iter(output["data"].values())).strip("'()"))
     assert glued["ch10_both_time"] == pytest.approx(swap + 200 * labels_contrast, abs=1)
+    of_kd, _ = reported("10_decay_layers", method="none")
+    swap = np.median(of["features"]) + of_kd[0]["steps"] * np.median(of["layer"])
+    assert glued["ch10_kd_swap_time"] == pytest.approx(200 + swap, abs=1)
     assert glued["ch10_long_time"] == pytest.approx(1200 * times["kd+contrastive"] / times["kd"], abs=1)
 
 
