@@ -5,13 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from companion import checks, data
 from companion.losses import distillation_loss
 from companion.metrics import agreement
 from companion.models import MLP
 from companion.training import fit, teacher_logits
-from experiments import chapter08, chapter20
+from experiments import chapter08, chapter08_forecast, chapter20
 from experiments.common import stored
 from tests.test_notebooks import ROOT, defined
 
@@ -151,3 +152,36 @@ def test_a_student_of_a_temperature_comes_back_as_stored():
     (row,) = rows[kind & (rows["seed"] == 3)]
     found = chapter08.temperature_one(width=8, per_class=10, T=4.0, lr=float(row["lr"]), seed=3)
     assert [found[k] for k in found] == pytest.approx([row[k] for k in found], abs=2)
+
+
+def test_no_image_of_the_forecast_has_two_uses(monkeypatch):
+    every = data.Split(torch.zeros(60_000, 1), torch.arange(60_000))
+    monkeypatch.setattr(chapter08_forecast, "fashion_full", lambda folder: (every, every[:7]))
+    chapter08_forecast.parts.cache_clear()
+    parts = chapter08_forecast.parts()
+    chapter08_forecast.parts.cache_clear()
+    used = torch.cat([parts[name].y for name in ("teacher", "own", "val")])
+    assert len(parts["test"]) == 7 and len(parts["own"]) == 24_000
+    assert used.sort().values.equal(every.y)  # each once
+
+
+def test_the_forecast_was_judged_as_it_was_printed():
+    """Line, rival and middle from the table by other means; rates by validation, from a grid whose edge does not win."""
+    rows, gain = stored("08_forecast"), {}
+    for images in (300, 1_000, 3_000, 9_000, 24_000):
+        found = {}
+        for loss in chapter08_forecast.LOSSES:
+            here = rows[(rows["images"] == images) & (rows["loss"] == loss)]
+            tried, told = here[here["seed"] >= 100], here[here["seed"] < 100]
+            means = {lr: tried["accuracy"][tried["lr"] == lr].mean() for lr in set(tried["lr"].tolist())}
+            best = max(means, key=means.get)
+            assert min(means) < best < max(means)
+            told = told[told["lr"] == best]
+            assert sorted(told["seed"]) == list(range(10))
+            found[loss] = told["accuracy"][np.argsort(told["seed"])]
+        gain[images] = found["kd T=4"] - found["hard"]
+    x, y = np.log([300, 1_000, 3_000]), [gain[n].mean() for n in (300, 1_000, 3_000)]
+    fit_ = stats.linregress(x, y)
+    middle = (fit_.intercept + fit_.slope * np.log(24_000) + gain[9_000].mean()) / 2
+    low, high = stats.t.interval(0.95, 9, gain[24_000].mean(), stats.sem(gain[24_000]))
+    assert 0 < low < middle < high
