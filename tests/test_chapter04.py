@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import label
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, logsumexp, rel_entr, softmax
 from scipy.stats import norm
@@ -462,6 +463,31 @@ def test_the_reverse_kl_has_a_third_minimum_between_the_humps():
     assert (found.x[0], math.exp(found.x[1]), found.fun) == pytest.approx((-0.475, 2.587, 1.5804), abs=1e-3)
     around = [found.x + 0.02 * np.array([np.cos(a), np.sin(a)]) for a in np.linspace(0, 2 * np.pi, 24)]
     assert min(divergences(*w)[1] for w in around) > found.fun
+
+
+def test_round_by_the_wide_students_the_reverse_kl_s_pass_is_low_and_the_third_minimum_hardly_one():
+    """Below 1.77 nats the humps lie in two basins, below 1.80 in one; the wide minimum joins the left from 1.591 on."""
+    mu, sigma = np.linspace(-4, 4, 161), np.linspace(0.5, 4.5, 161)
+    x = np.linspace(-20, 20, 401)
+    log_q = norm.logpdf(x, mu[:, None, None], sigma[:, None])
+    height = 0.1 * (np.exp(log_q) * (log_q - log_humps(x))).sum(-1)
+    places = [
+        (np.abs(mu - m).argmin(), np.abs(sigma - s).argmin())
+        for m, s in ((-3, 0.8), (3, 0.8), (-0.475, 2.587))
+    ]
+
+    def basins(level):
+        names, _ = label(height < level)
+        return [names[place] for place in places]
+
+    left, right, wide = basins(1.77)
+    assert left == wide != right
+    assert len(set(basins(1.80))) == 1
+    left, _, wide = basins(1.586)
+    assert 0 not in (left, wide) and left != wide
+    left, _, wide = basins(1.595)
+    assert left == wide
+    assert height[20:141, np.abs(sigma - 0.8).argmin()].max() == pytest.approx(4.69, abs=0.03)
 
 
 @pytest.mark.equation("eq-reverse-kl")

@@ -118,7 +118,7 @@
           plots: [...picture, bars("Bars: the teacher's and the student's probabilities at this T", d.classes, [{ values: now.p, c: "t" }, { values: now.q, c: "b" }], d.label, "probability"), g.svg],
           say: [["entropy of p", "entropy", now.H], ["pull with T²", "scaled", now.scaled], ["without", "bare", now.bare], ["the label's", "hard", hard]],
           note: T < 1 ? "Below T = 1 the teacher's answer is nearly a label." : T < 2 ? "Near T = 1 both dots are one: T² is 1." : T < 8 ? "The other classes can be heard, and without T² the pull is already much weaker." : "p and q have come near to each other, both nearly even. Without T² hardly any pull is left.",
-          goal: { text: "Find the T at which the pull without T² is a hundredth of what it is at T = 1.", reached: now.bare <= least },
+          goal: { text: "Find a T at which the pull without T² is about a hundredth of what it is at T = 1.", reached: now.bare > .7 * least && now.bare < 1.4 * least },
           heads: ["class", "p", "q"], rows: d.classes.map((c, i) => [c, fix(now.p[i]), fix(now.q[i])]),
         };
       },
