@@ -66,6 +66,7 @@ class Curves:
     ys (F, n) it changes from frame to frame. With a choice: ys (n,), the same for all options; (K, n); (K, F, n).
     colours: name → role. logx, logy: logarithmic axes. xlim, ylim: where the axes end; the numbers' own ends if None.
     dots: name of a curve → (F, 2), its dot in each frame, where n is not F.
+    unfolds: on a page, curves of n = F points reach only as far as the slider has been; the still picture has them all.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Curves:
     xlim: tuple[float, float] | None = None
     ylim: tuple[float, float] | None = None
     dots: Mapping[str, object] = field(default_factory=dict)
+    unfolds: bool = False
 
     def _line(self, name, lead):
         """xs (n,), ys (K or 1, n) or (K or 1, F, n), dots (K or 1, F, 2) or None, of one curve."""
@@ -112,7 +114,10 @@ class Curves:
             if dots is not None:
                 line["dots"] = listed(seen(dots, x, y))
             found.append({**line, "moves": ys.ndim == 3})
-        return {"form": "curves", "title": self.title, "x": x, "y": y, "lines": found}
+        if self.unfolds and any(line["moves"] or len(line["xs"]) != lead[-1][1] for line in found):
+            raise ValueError(f"{self.title!r} unfolds: each curve needs one point a frame, ys (F,).")
+        more = {"unfolds": True} if self.unfolds else {}
+        return {"form": "curves", "title": self.title, "x": x, "y": y, "lines": found, **more}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ MODULES = (
     concepts, conventions, encoders, experiments, inside, language, outlook, processes, questions, responses,
     several, shipping, teachers,
 )  # fmt: skip
-COMPARED = [e.name for e in EXERCISES if e.name != "training_step" and e.kind == "write"]
+COMPARED = [e.name for e in EXERCISES if e.name not in ("training_step", "view_loss") and e.kind == "write"]
 
 
 def said(check, attempt, capsys) -> str:
@@ -658,6 +658,47 @@ def step_and_backward_without_a_trace(student, *rest):
 )
 def test_training_step(attempt, expected, capsys):
     assert expected in said(checks.training_step, attempt, capsys)
+
+
+def on_a_view(student, teacher, x, roll, T):
+    view = roll(x)
+    with torch.no_grad():
+        told = teacher(view)
+    return losses.kd_loss(student(view), told, T)
+
+
+@pytest.mark.parametrize(
+    "attempt, expected",
+    [
+        (on_a_view, "✓ view_loss"),
+        (lambda s, t, x, roll, T: losses.kd_loss(s(roll(x)), t(roll(x)).detach(), T), "see different views"),
+        (lambda s, t, x, roll, T: losses.kd_loss(s(roll(x)), t(x).detach(), T), "ask it about the view"),
+        (
+            lambda s, t, x, roll, T: losses.kd_loss(s(x), t(roll(x)).detach(), T),
+            "the student sees the images",
+        ),
+        (lambda s, t, x, roll, T: losses.kd_loss(s(x), t(x).detach(), T), "nothing has been rolled"),
+        (lambda s, t, x, roll, T: on_a_view(s, t, x, roll, 1), "T is 1"),
+        (lambda s, t, x, roll, T: on_a_view(s, t, x, roll, T) / T**2, "T² is missing"),
+        (lambda s, t, x, roll, T: on_a_view(t, s, x, roll, T), "swapped"),
+        (
+            lambda s, t, x, roll, T: (v := roll(x)) is None or F.cross_entropy(s(v), t(v).argmax(-1)),
+            "soft answer",
+        ),
+        (lambda s, t, x, roll, T: on_a_view(s, t, x, roll, T).detach(), "the loss has no gradient"),
+        (
+            lambda s, t, x, roll, T: (
+                (v := roll(x)) is None or T**2 * kl((t(v) / T).log_softmax(-1), (s(v) / T).log_softmax(-1))
+            ),
+            "reaches the teacher",
+        ),
+        (lambda *args: on_a_view(*args).backward(), "nothing (None)"),
+        (lambda *args: on_a_view(*args).expand(8), "this has the shape (8,)"),
+        (lambda *args: on_a_view(*args) * 1.5, "kd_loss of both answers to one view"),
+    ],
+)
+def test_view_loss(attempt, expected, capsys):
+    assert expected in said(checks.view_loss, attempt, capsys)
 
 
 @pytest.mark.parametrize("name", [exercise.name for exercise in EXERCISES])

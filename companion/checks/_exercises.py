@@ -114,6 +114,7 @@ EXERCISES = (
         (3, 0.0003): "T·KL is 3, so T²·KL is T times that: one factor T, not two.",
     }, within=0.02), kind="diagnose"),
     _row("paired_interval", "05_project", 2, "measuring", "An interval for ten pairs", experiments.paired_interval),
+    _row("view_loss", "05_project", 2, "training", "The step on a view", steps.view_loss),
     _row("distils", "05_project", 2, "measuring", "Which program distils?", choice("distils", "B", {
         "A": "train its student beside the ruined teacher, too: does a single weight change?",
         "C": "it asks its teacher, but does it listen? Train its student beside the ruined teacher, too.",

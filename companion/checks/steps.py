@@ -1,6 +1,7 @@
-"""The exercise on a training step (chapter 3): what it returns, and what it does to the two networks."""
+"""Exercises on a training step (chapters 3 and 5): what it returns, and what it does to the two networks."""
 
 from copy import deepcopy
+from itertools import permutations
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,69 @@ def training_step(attempt) -> None:
         if hint:
             return say("training_step", hint)
     say("training_step", None)
+
+
+def view_loss(attempt) -> None:
+    """Checks attempt(student, teacher, x, roll, T) → the soft loss of one view, where each roll(x) is another view."""
+    for seed, T in ((0, 4.0), (1, 2.0)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            student, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(36, 4)) for _ in range(2))
+            x, before, drawn = torch.randn(8, 1, 6, 6), deepcopy(student), []
+
+            def roll(images, drawn=drawn):
+                """Another view at each call; the hints need them all."""
+                drawn.append(images.roll((1 + len(drawn), 2), (2, 3)))
+                return drawn[-1].clone()
+
+            loss = result_of("view_loss", attempt, student, teacher, x.clone(), roll, T)
+            if loss is None:
+                return
+            hint = _fault_of_view(loss, before, student, teacher, x, drawn, T)
+        if hint:
+            return say("view_loss", hint)
+    say("view_loss", None)
+
+
+def _fault_of_view(loss: Tensor, before, student, teacher, x, drawn, T) -> str | None:
+    if any(p.grad is not None for p in student.parameters()) or not _same(before, student):
+        return (
+            "the student has been trained: return the loss, and leave backward() and the step to the caller."
+        )
+    if loss.shape != ():
+        return f"one number is due, the mean over the batch; this has the shape {tuple(loss.shape)}."
+
+    def of(seen, asked, T=T):
+        return losses.kd_loss(before(seen), teacher(asked).detach(), T)
+
+    if not drawn:
+        still = " Here both see the images as they are." if torch.allclose(loss, of(x, x), rtol=1e-4) else ""
+        return "nothing has been rolled: view = roll(x)." + still
+    first = drawn[0]
+    expected = of(first, first)
+    wrong = {
+        "the teacher was asked about the images as they are: ask it about the view.": of(first, x),
+        "the student sees the images as they are: show it the view.": of(x, first),
+        "both see the images as they are: show them the view.": of(x, x),
+        "T is 1: pass it on.": of(first, first, 1.0),
+        "T² is missing: kd_loss has it.": expected / T**2,
+        "student and teacher are swapped: the student's logits come first.": losses.kd_loss(
+            teacher(first), before(first), T
+        ),
+        "this learns the class that the teacher names: take its soft answer.": nn.functional.cross_entropy(
+            before(first), teacher(first).argmax(-1)
+        ),
+    }
+    if not torch.allclose(loss, expected, rtol=1e-4):
+        if any(torch.allclose(loss, of(*pair), rtol=1e-4) for pair in permutations(drawn, 2)):
+            return "teacher and student see different views: call roll once, and show both the result."
+        for hint, value in wrong.items():
+            if torch.allclose(loss, value, rtol=1e-4):
+                return hint
+        return (
+            f"the loss is {loss.item():.4f}, not {expected.item():.4f}: kd_loss of both answers to one view."
+        )
+    return _gradient_fault(loss, student, teacher, before, expected)
 
 
 def _fault(loss: Tensor, before, student, teacher, x, y, T, alpha) -> str | None:

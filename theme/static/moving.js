@@ -386,9 +386,10 @@
     },
     curves: (p, k, i) => {
       const g = plot(p.title, p.x, p.y, 210), rows = [];
+      p.far = Math.max(p.far ?? 0, i); // a curve that unfolds reaches as far as the slider has been
       for (const l of p.lines) {
         const ys = l.moves ? chosen(l.ys, k)[i] : chosen(l.ys, k), dot = l.dots && chosen(l.dots, k)[i];
-        g.line(l.xs, ys, l.c);
+        g.line(p.unfolds ? l.xs.slice(0, p.far + 1) : l.xs, ys, l.c);
         if (dot) g.dot(...dot, l.c);
         const some = l.xs.map((x, j) => [x, ys[j]]).filter((_, j) => j % Math.ceil(l.xs.length / 6) === 0); // of a curve that moves
         rows.push(...(dot ? [dot] : l.moves ? some : []).map(([x, y]) => [l.name, `${x}`, `${y}`]));
