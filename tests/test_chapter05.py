@@ -263,3 +263,31 @@ def test_a_student_of_the_labels_without_views_comes_back_as_stored():
     found = chapter05.train_one("hard", seed=3, per_class=10, steps=3000, lr=row["lr"].item(), shift=0)
     assert row["part"] == found["part"] == "test"
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.6)
+
+
+def test_the_places_of_an_image_are_the_views_that_jitter_draws():
+    """All 81 once, the unmoved one among them, each with its image's label; and no roll by up to four is another."""
+    from companion.training import jitter
+    from experiments import chapter05
+
+    x = torch.arange(2 * 28 * 28, dtype=torch.float).reshape(2, 1, 28, 28)
+    views = chapter05.places(data.Split(x, torch.tensor([3, 5])), 4)
+    assert views.x.shape == (162, 1, 28, 28) and torch.unique(views.x, dim=0).shape[0] == 162
+    of = {v.numpy().tobytes(): y for v, y in zip(views.x, views.y.tolist(), strict=True)}
+    drawn = jitter(4)(x.repeat(300, 1, 1, 1), torch.Generator().manual_seed(0))
+    assert {of[v.numpy().tobytes()] for v in (x[0], *drawn[::2])} == {3}
+    assert {of[v.numpy().tobytes()] for v in (x[1], *drawn[1::2])} == {5}
+    assert len({v.numpy().tobytes() for v in drawn}) > 150
+
+
+def test_a_student_of_the_labels_of_views_comes_back_with_what_it_says_of_its_own_views():
+    """Another processor may move a few of the ten thousand images."""
+    from experiments import chapter05
+    from experiments.common import stored
+
+    rows = stored("05_fitted")
+    (row,) = rows[(rows["loss"] == "hard") & (rows["seed"] == 0) & (rows["lr"] == 0.001)]
+    found = chapter05.fitted_one(4, "hard", 0, 3000, 0.001, 4)
+    for column, within in (("accuracy", 0.6), ("own", 0.5), ("views", 0.2), ("told", 0.2)):
+        assert found[column] == pytest.approx(row[column], abs=within), column
+    assert row["told"] == row["views"]  # what it was told are the labels

@@ -68,6 +68,18 @@ def test_the_numbers_are_those_given_rounded_and_one_option_stands_where_there_i
     assert bundle == shown()
 
 
+def test_curves_unfold_on_the_page_only_and_need_a_point_a_frame(shown):
+    line = {"teacher": (TS, P[0, :, 0])}
+    (panel,) = shown(panels=[Curves("Lines", "T", "p", line, unfolds=True)])[MIME]["data"]["panels"]
+    assert panel["unfolds"] and len(panel["lines"][0]["ys"][0]) == F
+    assert (
+        max(len(drawn.get_xdata()) for drawn in plt.gcf().axes[0].lines) == F
+    )  # the still picture has them all
+    assert "unfolds" not in shown(panels=[Curves("Lines", "T", "p", line)])[MIME]["data"]["panels"][0]
+    with pytest.raises(ValueError, match="one point a frame"):
+        shown(panels=[Curves("Lines", "T", "p", {"teacher": ([1, 5, 16], P[0])}, unfolds=True)])
+
+
 def test_the_still_picture_is_the_frame_at_which_the_slider_starts(shown):
     shown()
     top, low = plt.gcf().axes
