@@ -187,32 +187,40 @@ def test_a_wrong_kl_is_the_call_that_makes_it(logits):
 
 
 def test_the_test_of_the_loss_has_the_numbers_of_the_two_examples():
-    """The nine losses in the text, right and with each mistake, from the lines that made the stored runs."""
-    (told,) = (
-        c.source
-        for c in cells(ROOT / "chapters/03_algorithm.ipynb", "markdown")
-        if "test the loss.*" in c.source
-    )
-    told = re.findall(r"\d\.\d{3}\b", told)
+    """The two losses of each row of the table, right and with each mistake, from the lines that made the stored runs."""
+    markdown = [c.source for c in cells(ROOT / "chapters/03_algorithm.ipynb", "markdown")]
+    (asked,) = (text for text in markdown if "test the loss.*" in text)
+    (table,) = (text for text in markdown if "| z = (0, 0, 0) |" in text)
+    rows = re.findall(r"^\| ([^|]+) \| (−?\d+\.\d{3}) \| (−?\d+\.\d{3}) \|$", table, re.M)
+    told = {name: [float(x.replace("−", "-")) for x in pair] for name, *pair in rows}
     v, y = torch.tensor([[4.0, 2, 0]], dtype=torch.double), torch.tensor([0])
     z = {"first": torch.zeros_like(v), "second": torch.zeros_like(v).index_fill(1, torch.tensor([1]), 2)}
 
-    def loss(z, factor=16.0, T_s=4, kl="KL(p‖q)"):
-        log_p, log_q = (v / 4).log_softmax(-1), (z / T_s).log_softmax(-1)
+    def loss(z, factor=16.0, T_s=4, T_t=4, kl="KL(p‖q)", alpha=0.9):
+        log_p, log_q = (v / T_t).log_softmax(-1), (z / T_s).log_softmax(-1)
         soft = factor * chapter03.divergence(log_p, log_q, kl)
-        return (0.1 * F.cross_entropy(z, y) + 0.9 * soft).item()
+        return ((1 - alpha) * F.cross_entropy(z, y) + alpha * soft).item()
 
-    mistakes = {"no T²": {"factor": 1}, "swapped": {"kl": "KL(q‖p)"}, "mean": {"factor": 16 / 3}}
-    found = {name: [loss(x, **how) for x in z.values()] for name, how in {"right": {}, **mistakes}.items()}
-    teacher_only = [loss(x, T_s=1) for x in z.values()]
-    assert told == [f"{x:.3f}" for pair in found.values() for x in pair] + [f"{teacher_only[1]:.3f}"]
-    right = found.pop("right")
+    mistakes = {
+        "no mistake": {},
+        "T on the teacher only": {"T_s": 1},
+        "T on the student only": {"T_t": 1},
+        "no T²": {"factor": 1},
+        "p and q swapped": {"kl": "KL(q‖p)"},
+        "q for log_q": {"kl": "q for log q"},
+        "mean over the classes": {"factor": 16 / 3},
+        "no labels (α = 1)": {"alpha": 1},
+    }
+    found = {name: [loss(x, **how) for x in z.values()] for name, how in mistakes.items()}
+    assert told == {name: [round(x, 3) for x in pair] for name, pair in found.items()}
+    assert re.findall(r"\d\.\d{3}\b", asked) == [f"{x:.3f}" for x in found["no mistake"]]
+    right = found.pop("no mistake")
     assert right == [
         pytest.approx(losses.distillation_loss(x, v, y, T=4, alpha=0.9).item()) for x in z.values()
     ]
-    assert teacher_only[0] == pytest.approx(right[0])
-    for wrong in found.values():  # each misses one of the two, and not by a rounding
-        assert max(abs(a - b) for a, b in zip(wrong, right, strict=True)) > 0.1
+    assert found["T on the teacher only"][0] == pytest.approx(right[0])
+    for wrong in found.values():  # each misses one of the two by ten times what the cell allows
+        assert max(abs(a - b) for a, b in zip(wrong, right, strict=True)) > 0.01
     log_p = (v / 4).log_softmax(-1)
     for x in z.values():
         log_q = (x / 4).log_softmax(-1)
