@@ -38,18 +38,11 @@ from companion.teachers import MiniLM, minilm, reviews
 from experiments.common import FOLDER, REPORTED, TUNING, run_all, stored
 
 torch.set_num_threads(1)
-HALF = torch.cpu._is_avx512_bf16_supported()  # elsewhere bfloat16 is slower than single precision
 WIDTH, STEPS, RATES = 128, 300, (0.001, 0.003, 0.01)
 TASKS = (("verdict", 20), ("verdict", 200), ("verdict", 2000), ("plot", 200), ("film", 100))
 METHODS = ("teacher", "student", "tfidf", "words", "lsa", "model2vec")
 VARIED = ("wide", "met")  # students with one thing changed, judged on the films alone
 MIDDLE = "block"  # a student whose tokens look at each other once, judged like the disordered teacher
-PARTS = ("places", "mixture", "network")  # what the block is made of
-APART = {
-    **{f"no {x}": tuple(y for y in PARTS if y != x) for x in PARTS},
-    "mixture": ("mixture",),
-    MIDDLE: PARTS,
-}  # students with some of them
 DISORDER = "disorder"  # the teacher, reading each sentence with its words in random order
 FEW = (("verdict", 200), ("plot", 200), ("film", 100))  # what it is judged on
 SMALL = {"the", "a", "an", "of", "in", "and", "to", "on", "no", "is", "for"}  # of titles: they name nothing
@@ -77,17 +70,14 @@ def kept(name: str, texts: list[str], make) -> Tensor:
     path, key = KEPT / f"{name}.safetensors", sha256("\n".join(texts).encode()).hexdigest()
     if not path.exists() or key not in (found := load_file(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=HALF):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             found = {key: make(texts).half()}
         save_file(found, path)
     return found[key].float()
 
 
 def vectors(texts: list[str], name: str) -> Tensor:
-    """The teacher's vectors (n, 384).
-
-    Where the processor has bfloat16 the matrix products are in it: twice as fast, and off by a cosine of 1e-4.
-    """
+    """The teacher's vectors (n, 384), its matrix products in bfloat16: twice as fast, and off by a cosine of 1e-4."""
     return kept(name, texts, teacher().embed)
 
 
@@ -169,15 +159,12 @@ def learn(student, texts: list[Tensor], targets: Tensor, lr: float, seed: int, s
 class OneBlock(StaticEncoder):
     """A static encoder whose tokens look at each other once, in a block of attention, before they are added up.
 
-    The block's last matrices and the positions begin at zero, so that it begins as the table alone. `parts` are those
-    that it uses; without the mixture no token sees another.
+    The block's last matrices and the positions begin at zero, so that it begins as the table alone.
     """
 
-    def __init__(
-        self, vocabulary: int, width: int = WIDTH, out: int = 384, seed: int = 0, heads: int = 4, parts=PARTS
-    ):
+    def __init__(self, vocabulary: int, width: int = WIDTH, out: int = 384, seed: int = 0, heads: int = 4):
         super().__init__(vocabulary, width, out, seed=seed)
-        self.heads, self.parts = heads, parts
+        self.heads = heads
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.place = torch.nn.Parameter(torch.zeros(512, width))
@@ -196,19 +183,15 @@ class OneBlock(StaticEncoder):
         lengths = ends - starts
         text = torch.repeat_interleave(torch.arange(len(starts)), lengths)
         place = torch.arange(len(ids)) - starts[text]
-        x = F.embedding(ids, self.table.weight)
-        if "places" in self.parts:
-            x = x + self.place[place]
-        if "mixture" in self.parts:
-            asked = self.ask(self.before(x))
-            filled = asked.new_zeros(len(starts), int(lengths.max()), asked.shape[1])
-            filled = filled.index_put((text, place), asked)
-            q, k, v = filled.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            there = torch.arange(filled.shape[1]) < lengths[:, None]
-            seen = F.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
-            x = x + self.answer(seen.transpose(1, 2).flatten(2)[text, place])
-        if "network" in self.parts:
-            x = x + self.back(F.gelu(self.wide(self.between(x))))
+        x = F.embedding(ids, self.table.weight) + self.place[place]
+        asked = self.ask(self.before(x))
+        filled = asked.new_zeros(len(starts), int(lengths.max()), asked.shape[1])
+        filled = filled.index_put((text, place), asked)
+        q, k, v = filled.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        there = torch.arange(filled.shape[1]) < lengths[:, None]
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
+        x = x + self.answer(seen.transpose(1, 2).flatten(2)[text, place])
+        x = x + self.back(F.gelu(self.wide(self.between(x))))
         summed = x.new_zeros(len(starts), x.shape[1]).index_add(0, text, self.weight(ids) * x)
         return F.normalize(self.up(summed), dim=-1)
 
@@ -218,20 +201,16 @@ def made(beginning: str, n: int, lr: float, seed: int) -> StaticEncoder:
     """A student from random weights or from words, after lessons on n sentences of its own; kept in _build.
 
     "wide" is from words, with 384 numbers a token; "met" is from words, and its lessons have other sentences about the
-    films that it is judged on, too; "block" is from words, with a block of attention before the sum, and the others of
-    APART have some of its parts.
+    films that it is judged on, too; "block" is from words, with a block of attention before the sum.
     """
     path = KEPT / f"student_{beginning}_{n}_{lr}_{seed}_{STEPS}.safetensors"
     width = 384 if beginning == "wide" else WIDTH
-    if beginning in APART:
-        student = OneBlock(30_522, width, seed=seed, parts=APART[beginning])
-    else:
-        student = StaticEncoder(30_522, width, seed=seed)
+    student = (OneBlock if beginning == MIDDLE else StaticEncoder)(30_522, width, seed=seed)
     if n and path.exists():
         student.load_state_dict(load_file(path))
         return student.requires_grad_(False)
     if beginning != "random":
-        student.load_state_dict(from_words(seed, width).state_dict(), strict=beginning not in APART)
+        student.load_state_dict(from_words(seed, width).state_dict(), strict=beginning != MIDDLE)
     if n:
         chosen = torch.randperm(ALL, generator=torch.Generator().manual_seed(seed))[:n]
         texts, targets = read("train"), vectors([x.text for x in sentences("train")], "train")
@@ -391,7 +370,7 @@ def described(method: str, part: str, seed: int):
     if method in ("student", "words"):
         n = ALL if method == "student" else 0
         return made("words", n, CHOSEN[n], whose(seed) if n else 0)(*bags(read(part))).numpy()
-    if method in (*VARIED, *APART):
+    if method in (*VARIED, MIDDLE):
         return made(method, ALL, CHOSEN[method], whose(seed))(*bags(read(part))).numpy()
     if method == "model2vec":
         return load_file(KEPT / "model2vec.safetensors")[part].numpy()
@@ -689,16 +668,6 @@ def film_search() -> None:
         run_all("16_plots", about, configs, film_found)
 
 
-def taken_apart() -> None:
-    """What the block's parts do: python -m experiments.chapter16 apart."""
-    students(0, ALL)
-    film_search()
-    denied("teacher", "student")
-    for beginning in APART:
-        students(ALL, beginning=beginning)
-        judged(beginning, tasks=FEW[2:])
-
-
 def shipped() -> None:
     """The searcher of seed 0 as a file: its table, token weights multiplied in, rounded to 8 bits a number."""
     save_file(packed(searcher(0)), FOLDER / "16_student.safetensors")
@@ -716,8 +685,6 @@ def packed(student: StaticEncoder) -> dict[str, Tensor]:
 
 if __name__ == "__main__" and sys.argv[1:] == ["sections"]:
     keep_sections()
-elif __name__ == "__main__" and sys.argv[1:] == ["apart"]:
-    taken_apart()
 elif __name__ == "__main__":
     KEPT.mkdir(parents=True, exist_ok=True)
     texts = {part: [x.text for x in sentences(part)] for part in SIZES}
@@ -729,6 +696,7 @@ elif __name__ == "__main__":
     print(words().shape, flush=True)
     students(0, ALL)
     search()
+    film_search()
     shipped()
     judged(*METHODS[:-1])
     for beginning in VARIED:
@@ -738,7 +706,7 @@ elif __name__ == "__main__":
     judged(MIDDLE, tasks=FEW)
     judged(DISORDER, tasks=FEW)
     named("teacher", "student", MIDDLE)
-    taken_apart()
+    denied("teacher", "student")
     about = "The share of the squares of the single tokens' vectors that so many main directions hold (%)"
     run_all("16_directions", about, [{"width": WIDTH, "seed": 0}], held)
     if (KEPT / "model2vec.safetensors").exists():

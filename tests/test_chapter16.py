@@ -191,26 +191,6 @@ def test_one_block_begins_as_the_table_alone_and_then_sees_the_order_and_no_othe
     assert torch.allclose(many, together.repeat(100, 1), atol=1e-5)
 
 
-def test_each_part_of_the_block_begins_as_the_table_and_sees_what_it_may():
-    texts = [torch.tensor(x) for x in ([3, 1, 2], [2, 1, 3], [1], [2], [3])]
-    for name, parts in chapter16.APART.items():
-        model = chapter16.OneBlock(40, 8, 12, seed=0, parts=parts)
-        table = StaticEncoder(40, 8, 12, seed=0)
-        table.load_state_dict({k: v for k, v in model.state_dict().items() if k in table.state_dict()})
-        assert torch.allclose(model(*chapter16.bags(texts)), table(*chapter16.bags(texts)), atol=1e-6)
-        with torch.no_grad():
-            for last in (model.answer.weight, model.back.weight, model.place):
-                last.normal_(generator=seeded())
-            model.place[0] = 0  # so that a token alone is a token anywhere, if no place counts
-            model.up.weight.copy_(torch.eye(12, 8))
-            model.weight.weight.copy_(1 + torch.arange(40)[:, None] / 40)
-        got = model(*chapter16.bags(texts))
-        assert torch.allclose(got[0], got[1], atol=1e-5) == ("places" not in parts), name
-        single = got[2:, :8]  # a sum of three rows that see no other lies in the space of the rows alone
-        left = got[0, :8] - torch.linalg.lstsq(single.T, got[0, :8, None]).solution[:, 0] @ single
-        assert (left.norm() > 1e-3) == bool({"mixture", "places"} & {*parts}), name
-
-
 def test_the_block_that_is_read_is_the_one_of_the_runs_with_one_head():
     cells = json.loads((FOLDER.parent / "16_small.ipynb").read_text(encoding="utf-8"))["cells"]
     (lines,) = ("".join(c["source"]) for c in cells if "fits = (q @ k.T" in "".join(c["source"]))
