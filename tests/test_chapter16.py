@@ -320,3 +320,11 @@ def test_the_rounded_runs_are_chapter_14s():
         ]
         same = same[(same["target"] == row["target"]) & (same["seed"] == row["seed"])]
         assert same["bits"][0] == pytest.approx(row["bits"], abs=0.01)
+
+
+def test_the_lines_from_a_models_name_to_a_table_are_few():
+    cells = json.loads((FOLDER.parent / "16_small.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    (lines,) = re.findall(r"```python\n(from safetensors.torch import save_file\n[\s\S]*?)```", text)
+    lines = [line for line in lines.splitlines() if line]
+    assert len(lines) <= 18 and max(map(len, lines)) <= 80

@@ -8,6 +8,12 @@ import sys
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings the same under its older name
+    import tomli as tomllib
 
 from tests.test_notebooks import ROOT
 
@@ -104,6 +110,27 @@ def test_copies_for_colab_leave_nothing_in_the_common_temporary_folder(tmp_path,
     code, said = make(*installed, "colab", f"COLAB={out}", **address)
     assert code == 0 and list(out.rglob("*.ipynb")), said
     assert list(common.iterdir()) == []
+
+
+def test_the_peers_tests_are_collected_in_an_environment_of_torchdistill_alone(tmp_path):
+    """What other extras bring does not import there: a test that needs it says so and is left out."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {
+        Requirement(r).name for key, e in extras["optional-dependencies"].items() if key != "pages" for r in e
+    }
+    names = {
+        {"scikit-learn": "sklearn"}.get(n, n.replace("-", "_")) for n in names - {"torchdistill", "ipython"}
+    }
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nfrom importlib.abc import MetaPathFinder\n\nclass Refuse(MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {names}:\n            raise ModuleNotFoundError(name)\n\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "BOOK_PEERS": ""}
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/peers"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "test_left_out" in done.stdout and "error" not in done.stdout.lower(), done.stdout[-2000:]
 
 
 # ------------------------------------------------------------------------------------------------ publishing
