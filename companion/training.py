@@ -52,7 +52,7 @@ def hard_loss(logits_s: Tensor, logits_t: Tensor | None, y: Tensor) -> Tensor:
         return z.sum() * 0
     if not ((y.sum(-1) - 1).abs().max() <= 1e-2 and y.min() >= 0):  # NaN, too
         raise ValueError(
-            "a row of soft labels does not sum to 1. For several labels at once: "
+            "a row of soft labels has a negative entry or does not sum to 1. For several labels at once: "
             "loss=lambda z, v, y: F.binary_cross_entropy_with_logits(z, y)."
         )
     return F.cross_entropy(z, y.flatten(0, -2).to(z.dtype))

@@ -501,3 +501,11 @@ def test_soft_labels_of_nan_are_no_distribution():
     with pytest.raises(ValueError, match="does not sum to 1"):
         hard_loss(torch.zeros(2, 3), None, torch.tensor([[1.0, 0, 0], [torch.nan, 0, 0]]))
     assert hard_loss(torch.zeros(0, 3), None, torch.zeros(0, 3)) == 0
+
+
+@pytest.mark.parametrize("row", ([1.0, 1, 0], [0.3, 0.3, 0.3], [1.5, -0.5, 0], [0.0, 0, 0]))
+def test_soft_labels_sum_to_one_and_none_is_negative(row):
+    good = [0.5, 0.5, 0.0]
+    with pytest.raises(ValueError, match="does not sum to 1"):
+        hard_loss(torch.zeros(2, 3), None, torch.tensor([good, row]))
+    assert hard_loss(torch.zeros(1, 3), None, torch.tensor([good])).isclose(torch.tensor(3.0).log())
