@@ -43,6 +43,14 @@ def positive(name: str, x: float | Tensor) -> float:
     return x
 
 
+def whole(name: str, n: int, least: int = 1) -> int:
+    """n, if it is a whole number and at least so many."""
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < least:
+        remedy = f" Pass int({n})." if isinstance(n, float) and n.is_integer() and n >= least else ""
+        raise ValueError(f"{name} is a whole number, {least} or more; got {n!r}.{remedy}")
+    return n
+
+
 def row_count(denominator: float | Tensor, rows: int, mask: Tensor | None) -> float:
     """What a sum is divided by. 0 is the count of a batch in which nothing counts: then there is nothing to divide."""
     count = number("denominator", denominator)

@@ -8,6 +8,7 @@ from numbers import Number
 import torch
 from torch import Tensor, nn
 
+from ._input import whole
 from .metrics import accuracy
 
 LABELS = ("y", "label", "labels", "target", "targets")  # a third parameter of these names may have a default
@@ -18,8 +19,9 @@ def check_run(train, loss, teacher, transform, steps, batch_size, precision) -> 
     if not torch.is_grad_enabled():
         raise ValueError("gradients are switched off here: call it outside no_grad() and inference_mode().")
     check_split("train", train)
-    if steps < 1 or len(train) == 0 or batch_size < 1:
-        raise ValueError(f"nothing to do: {steps} steps on {len(train)} examples, {batch_size} at a time.")
+    whole("steps", steps), whole("batch_size", batch_size)
+    if len(train) == 0:
+        raise ValueError(f"nothing to do: {steps} steps on no examples.")
     if precision not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"precision is torch.bfloat16, torch.float16 or None; got {precision}.")
     if loss is not None:
@@ -72,8 +74,7 @@ def check_student(student, *teachers) -> None:
 def check_val(val, score, val_every: int) -> None:
     """What validation needs; whether the score fits is tried on the student itself."""
     check_split("val", val)
-    if val_every < 1:
-        raise ValueError(f"val_every is a number of steps, 1 or more; got {val_every}.")
+    whole("val_every", val_every)
     if score is accuracy and (val.y.is_floating_point() or val.y.dim() != 1):
         other = "-F.mse_loss(z, y).item()" if val.y.is_floating_point() else "accuracy(z[y >= 0], y[y >= 0])"
         raise ValueError(

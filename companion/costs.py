@@ -39,11 +39,11 @@ def gpu_hours(operations: float, peak: float, utilisation: float) -> float:
         utilisation: the share of it that a run reaches, 0 … 1.
 
     Raises:
-        ValueError: peak is not positive, or the utilisation is not a share.
+        ValueError: operations or peak are not positive, or the utilisation is not a share.
     """
     if not 0 < utilisation <= 1:
         raise ValueError(f"the utilisation is a share of the peak, above 0 and at most 1; got {utilisation}.")
-    return operations / (positive("peak", peak) * utilisation * 3600)
+    return positive("number of operations", operations) / (positive("peak", peak) * utilisation * 3600)
 
 
 def bytes_a_token(vocabulary: int, width: int, k: int) -> dict[str, int]:
@@ -55,7 +55,11 @@ def bytes_a_token(vocabulary: int, width: int, k: int) -> dict[str, int]:
     Returns:
         `logits` 2 V, `features` 2 d, `largest` k times 2 for p and 2 or 4 for the place, `draws` k times the place
         alone. Shards add less than 1 %.
+
+    Raises:
+        ValueError: a size is not positive, or k is not between 1 and V.
     """
+    positive("vocabulary", vocabulary), positive("width", width)
     if not 1 <= k <= vocabulary:
         raise ValueError(f"k is how many of {vocabulary} tokens are kept; got {k}.")
     place = 2 if vocabulary <= 1 << 16 else 4
@@ -70,7 +74,13 @@ def loss_memory(tokens: int, vocabulary: int, group: int | None = None) -> int:
 
     Returns:
         Bytes, without the gradient of the last layer's weights, which both need.
+
+    Raises:
+        ValueError: a count is not positive.
     """
+    positive("number of tokens", tokens), positive("vocabulary", vocabulary)
+    if group is not None:
+        positive("group", group)
     return 4 * vocabulary * (5 * tokens if group is None else 2 * min(group, tokens))
 
 

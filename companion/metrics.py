@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._input import whole
+
 
 def accuracy(logits: Tensor, y: Tensor) -> float:
     """Share of examples whose largest logit is the label, in %. logits (N, C), y (N,) in 0 … C−1.
@@ -24,6 +26,7 @@ def agreement(logits_s: Tensor, logits_t: Tensor) -> float:
 
     Args: both (N, C). Source: Stanton et al. 2021, arXiv:2106.05945, eq. 2 ("average top-1 agreement").
     """
+    _check_tensors(logits_s, logits_t)
     if logits_s.shape != logits_t.shape:
         raise ValueError(f"shapes differ: {tuple(logits_s.shape)} and {tuple(logits_t.shape)}.")
     named = logits_t.argmax(-1)
@@ -47,8 +50,7 @@ def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> float:
     Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
     """
     _check(logits, y)
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"bins is a whole number, 1 or more; got {bins!r}.")
+    whole("bins", bins)
     confidence, predicted = logits.double().softmax(-1).max(-1)
     gap = (predicted == y).double() - confidence
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -185,7 +187,14 @@ def _t_quantile(probability: float, freedom: int) -> float:
     return math.sqrt(freedom) * math.tan(theta[i] + share * (theta[i + 1] - theta[i]))
 
 
+def _check_tensors(*given) -> None:
+    if not all(isinstance(x, Tensor) for x in given):
+        kinds = " and ".join(type(x).__name__ for x in given)
+        raise TypeError(f"takes logits and labels as tensors; got {kinds}: torch.as_tensor(x).")
+
+
 def _check(logits: Tensor, y: Tensor) -> None:
+    _check_tensors(logits, y)
     if logits.dim() != 2 or y.shape != logits.shape[:1] or len(y) == 0:
         raise ValueError(
             f"takes logits (N, C) and labels (N,), N > 0; got {tuple(logits.shape)}, {tuple(y.shape)}."

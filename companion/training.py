@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._device import ask, autocast, evaluated, forked, half_type, joined, moved, on_device, one_tensor
-from ._input import check_within
+from ._input import check_within, whole
 from ._many import check_alike, check_outputs, check_sizes, each, stack, unstack
 from ._refuse import check_reach, check_run, check_sound, check_student, check_val, finite, loss_of
 from ._step import bar, batches, descent, drawn, keep_better, noted, scored, settled, teach
@@ -290,12 +290,14 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
 
     Raises:
         TypeError: x is no tensor, or the model returns something without logits.
+        ValueError: batch_size is no whole number, 1 or more.
     """
     if not isinstance(x, Tensor) or not isinstance(model, nn.Module):
         raise TypeError(
             f"predict takes an nn.Module and a tensor; got {type(model).__name__} and {type(x).__name__}. With a "
             "DataLoader: torch.cat([predict(model, x) for x, _ in loader])."
         )
+    whole("batch_size", batch_size)
     return torch.cat([one_tensor(part) for part in _asked(model, x, batch_size)])
 
 
@@ -322,7 +324,12 @@ def teacher_logits(teacher: nn.Module, x: Tensor, batch_size: int = 1000) -> Ten
 
 
 def jitter(pixels: int) -> Transform:
-    """A transform for `fit`: rolls each image by up to ±`pixels` in both directions, each drawn evenly."""
+    """A transform for `fit`: rolls each image by up to ±`pixels` in both directions, each drawn evenly.
+
+    Raises:
+        ValueError: pixels is no whole number, 0 or more.
+    """
+    whole("pixels", pixels, least=0)
     return partial(_roll, pixels)
 
 

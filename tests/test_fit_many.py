@@ -139,7 +139,7 @@ def test_one_student_twice_is_refused():
         ),
         ({"teacher": torch.zeros(39, 2)}, r"39 rows .* 40"),
         ({"teacher": torch.zeros(40, 2), "transform": lambda x, g: x}, "cached"),
-        ({"steps": 0}, "nothing to do"),
+        ({"steps": 0}, "steps is a whole number, 1 or more; got 0"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(bad, match):

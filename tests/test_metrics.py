@@ -50,6 +50,16 @@ def test_agreement_is_the_share_of_equal_predictions_and_symmetric():
         agreement(s, t[:, :3])
 
 
+def test_arrays_are_told_how_to_become_tensors():
+    logits, y = torch.eye(4), torch.arange(4)
+    for score in (accuracy, calibration_error, temperature_scale):
+        for z, labels in ((logits.numpy(), y), (logits, y.numpy()), (logits, y.tolist())):
+            with pytest.raises(TypeError, match=r"as tensors; got .*torch\.as_tensor"):
+                score(z, labels)
+    with pytest.raises(TypeError, match="as tensors"):
+        agreement(logits.numpy(), logits.numpy())
+
+
 def ece(logits, y, bins):
     """Guo et al. 2017, eq. 3, written with intervals ((b−1)/B, b/B] as the paper does."""
     q = special.softmax(logits.double().numpy(), -1)

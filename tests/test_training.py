@@ -6,6 +6,7 @@ import pickle
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -325,11 +326,33 @@ def test_jitter_reaches_every_shift_and_zero_pixels_is_the_identity():
 # --------------------------------------------------------------------------------------- errors, progress
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"batch_size": 0}])
-def test_a_run_with_nothing_to_do_is_refused(bad):
-    with pytest.raises(ValueError, match="nothing to do"):
-        fit(MLP(4, 2), blobs(), **{**RUN, **bad})
-    with pytest.raises(ValueError, match="0 examples"):
+@pytest.mark.parametrize("name", ["steps", "batch_size"])
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True, "8"])
+def test_counts_that_are_none_are_refused_by_name(name, bad):
+    with pytest.raises(ValueError, match=f"^{name} is a whole number, 1 or more; got"):
+        fit(MLP(4, 2), blobs(), **{**RUN, name: bad})
+
+
+def test_a_round_float_is_told_what_it_could_be_and_numpys_counts_are_counts():
+    with pytest.raises(ValueError, match=r"got 10000\.0\. Pass int\(10000\.0\)\."):
+        fit(MLP(4, 2), blobs(), **{**RUN, "steps": 1e4})
+    assert len(fit(MLP(4, 2), blobs(), **{**RUN, "steps": np.int64(3)}).loss) == 3
+
+
+@pytest.mark.parametrize("bad", [0, -5, 1.5])
+def test_predict_needs_a_batch(bad):
+    with pytest.raises(ValueError, match="batch_size is a whole number, 1 or more"):
+        predict(MLP(4, 2), torch.zeros(3, 4), batch_size=bad)
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5])
+def test_jitter_moves_by_whole_pixels(bad):
+    with pytest.raises(ValueError, match="pixels is a whole number, 0 or more"):
+        jitter(bad)
+
+
+def test_a_run_on_no_examples_is_refused():
+    with pytest.raises(ValueError, match="no examples"):
         fit(MLP(4, 2), blobs()[:0], **RUN)
 
 
