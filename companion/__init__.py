@@ -62,7 +62,14 @@ def book_seed() -> int:
 
 
 def seeds(n: int) -> list[int]:
-    """n seeds, one a repetition: 0 … n−1, shifted by 1000 · BOOK_SEED."""
+    """n seeds, one for each repetition: 0 … n−1, shifted by 1000 · BOOK_SEED.
+
+    Raises:
+        ValueError: n is no whole number, 1 or more.
+    """
+    importlib.import_module("companion._input").whole(
+        "number of seeds", n
+    )  # here, as all modules: when asked for
     return [1000 * book_seed() + i for i in range(n)]
 
 

@@ -160,6 +160,9 @@ MASKS = {
     "one column too wide": lambda said, stop: torch.cat([said[:, :1] > -1, until_the_end(said, stop)], 1),
     "it is not shifted": lambda said, stop: until_the_end(torch.cat([said[:, :1], said[:, :-1]], 1), stop),
     "it is turned round": lambda said, stop: ~until_the_end(said, stop),
+    "right as torch.int64, and as an index 0 and 1 would be places": lambda said, stop: until_the_end(
+        said, stop
+    ).long(),
     "cut off before its end counts as well": lambda said, stop: (
         until_the_end(said, stop) & (said == stop).any(1, keepdim=True)
     ),

@@ -77,3 +77,9 @@ def test_what_is_in_no_module_is_refused_with_the_way_to_a_loss():
         companion.nothing  # noqa: B018
     with pytest.raises(ImportError, match="distillation_loss"):
         from companion import distillation_loss  # noqa: F401
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5])
+def test_no_seeds_are_no_repetitions(n):
+    with pytest.raises(ValueError, match="number of seeds is a whole number, 1 or more; got"):
+        companion.seeds(n)

@@ -17,6 +17,9 @@ ONLY_TEACHER = (
 )
 CUT = "the value is right, the gradient in the student's logits is not: .detach() or no_grad cut part of it off."
 BACKWARD = "backward() has been called in it: return the loss, and leave that to the caller."
+AS_PLACES = (
+    "it is right as {dtype}, and as an index 0 and 1 would be places: return True and False, a comparison."
+)
 LEAK = "a gradient reaches the teacher: detach its logits."
 
 
@@ -61,6 +64,8 @@ def compare(
     if not agree(right, cases, results, rtol):
         return say(name, named(mistakes, right, cases, results, rtol) or first_that_differs(
             attempt, right, cases, results, rtol))  # fmt: skip
+    if torch.as_tensor(right(*cases[0])).dtype == torch.bool and results[0].dtype != torch.bool:
+        return say(name, AS_PLACES.format(dtype=results[0].dtype))
     if student is None:
         return say(name, None)
     try:
