@@ -126,19 +126,31 @@ EXERCISES = (
     }), kind="choose"),
     _row("transfer_information", "06_applications", 3, "measuring", "What a transfer set can tell",
          concepts.transfer_information),
+    _row("change_one_thing", "06_applications", 2, "transfer set", "Change one thing", choice(
+        "change_one_thing", ("d", "a", "b", "c"), {
+            (place, letter): hint
+            for place, right in enumerate("dabc")
+            for letter, hint in {
+                "a": "noise: what of its answers, its directions and its place is better than in clothes, what worse?",
+                "b": "named classes: which of the two, I or soft answers, do they lack?",
+                "c": "turned digits: how much do their answers differ, and how many units do they switch?",
+                "d": "moved clothes: they keep their contrast, so what do place and I do?",
+            }.items()
+            if letter != right
+        }), kind="predict"),
     _row("which_to_use", "06_applications", 2, "transfer set", "Which images, which teacher?", choice(
-        "which_to_use", ("C", "labels", 0.556), {
+        "which_to_use", ("C", "both", 0.556), {
             (0, "A"): "its answers hardly differ: a student can copy them without looking at the image.",
             (0, "B"): "it varies in two directions: in how many may digits, or your images, differ?",
             (0, "D"): "it switches many units: the answers come from other pieces of the teacher's function.",
-            (1, "both"): "four answers in ten are wrong: did such answers add anything beside all labels (6.4)?",
+            (1, "labels"): "is α = 0 the weight whose students are most often right on the judged images?",
             (1, "answers"): "a student of the answers alone copies its teacher's mistakes.",
             (2, 0.444): "that is the most that the label can lose: what is left of 1?",
             (2, 0.6): "the label's pull has a weight, too: 1 − α.",
             (2, 0.889): "the teacher's pull has the factor T.",
             (2, 0.4): "that is the teacher's strongest pull, αT: set the label's against it.",
         }, within=0.01), kind="choose"),
-    _row("whose_merit", "06_applications", 1, "measuring", "Whose merit?", choice("whose_merit", (0, 1, 4), {
+    _row("whose_merit", "06_applications", 1, "measuring", "Whose merit?", choice("whose_merit", (0, 1, 4, 56448), {
         (0, -30000): "that many were saved by choosing the small architecture.",
         (0, 30000): "that many were saved by choosing the small architecture.",
         (1, 3): "alone and distilled are the same operations: the speed is the architecture's.",
@@ -146,6 +158,9 @@ EXERCISES = (
         (2, -8): "that is both parts together: subtract what the architecture did.",
         (2, -12): "that is the architecture's part.",
         (2, -4): "distilled less alone: it gives accuracy back.",
+        (3, 1152): "those are its weights: each is used once at every place of the output.",
+        (3, 18816): "the kernel is square: 3 · 3 weights for each pair of channels.",
+        (3, 6272): "a kernel has 3 · 3 weights for each pair of channels, not one.",
     }, within=0.01), kind="diagnose"),
     _row("same_training", "07_tools", 2, "losses", "Their weights in our α", conventions.same_training),
     _row("mend_loss", "07_tools", 2, "losses", "Two mistakes", conventions.mend_loss),
