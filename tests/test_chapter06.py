@@ -15,7 +15,7 @@ from companion.losses import distillation_loss
 from companion.metrics import accuracy, paired_interval
 from companion.models import MLP, ConvNet, parameters
 from companion.training import fit, hard_loss, teacher_logits
-from experiments import chapter06
+from experiments import chapter06, chapter06_rule
 from experiments.common import stored
 
 
@@ -199,6 +199,78 @@ def test_where_a_wrong_answer_outvotes_a_label(T, alpha):
     assert (1 - alpha) * (1 - q) == pytest.approx(alpha * T * (q_soft - p_soft), abs=1e-6)
     assert q >= 1 - alpha * T / (1 - alpha)
     assert (z[0].argmax() == 0) == (alpha < 0.5)
+
+
+def test_no_label_judges_a_student_that_learned_it(monkeypatch):
+    """`rule_of`: each label is left out of one of four parts, none of the last; equal students mean no teacher."""
+    learned = []
+
+    def untrained(splits, told, alphas, lr, seeds):
+        learned.extend(zip(splits, told, alphas, strict=True))
+        return [MLP(64, 64, 10, seed=0)] * len(splits)
+
+    monkeypatch.setattr(chapter06_rule, "pupils", untrained)
+    chapter06_rule.rule_of.cache_clear()
+    row = chapter06_rule.rule_of("20°", 397, (0,))[0]
+    chapter06_rule.rule_of.cache_clear()
+    assert row["alpha"] == row["alpha_once"] == 0 and row["at_0_0"] == row["at_0_9"] == row["accuracy"]
+    sizes = [len(split) for split, _, alpha in learned if alpha == 0.02]
+    assert sum(397 - n for n in sizes[:4]) == 397 and sizes[4] == 397 and max(sizes[:4]) - min(sizes[:4]) <= 1
+    assert all(len(split) == len(v) for split, v, _ in learned) and len(learned) == 25
+    known = chapter06_rule.labels_of("20°", 397, 0)
+    kept = {tuple(x) for x in learned[0][0].x.tolist()} & {tuple(x) for x in learned[5][0].x.tolist()}
+    assert len(kept) < 0.6 * len(known)  # two parts are missing from what both have learned
+
+
+def test_a_student_that_copies_its_teacher_repeats_its_mistakes():
+    """`mistakes`: all of them its own, more than the classes alone would give; and a bias that names as it should."""
+
+    class Copy(torch.nn.Module):
+        def forward(self, x):
+            return chapter06_rule.answers_to("40°", x, 0)
+
+    few = chapter06_rule.labels_of("40°", 100, 0)
+    row = chapter06_rule.mistakes(Copy(), few, "40°", 0)
+    assert row["repeated"] == pytest.approx(row["missed"]) == pytest.approx(100 - row["teacher"])
+    assert row["by_class"] < 0.8 * row["missed"] and row["says_top"] == row["teacher_says_top"]
+    assert row["mended"] > row["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "setting"),
+    [
+        ("06_near", lambda: chapter06_rule.near_one("clothes", 20, 0), {"kind": "clothes", "images": 20}),
+        (
+            "06_repeated",
+            lambda: chapter06_rule.repeated_of("40°", (0,))[0, "own", 0.5],
+            {"domain": "40°", "answers": "own", "alpha": 0.5},
+        ),
+        (
+            "06_rule",
+            lambda: chapter06_rule.rule_of("20°", 397, (0,))[0],
+            {"domain": "20°", "labels": 397},
+        ),
+    ],
+)
+def test_stored_rows_of_the_rules_come_back(name, of, setting):
+    """One seed alone: as good as among others; another processor may move a few of 500 digits."""
+    rows = stored(name)
+    for key, value in (setting | {"seed": 0}).items():
+        rows = rows[rows[key] == value]
+    (row,) = rows
+    near = {
+        "unlike": 0.3,
+        "accuracy": 1.6,
+        "repeated": 2.5,
+        "by_class": 1.5,
+        "mended": 3,
+        "at_0_0": 1.6,
+        "at_0_9": 2,
+    }
+    found = of()
+    assert set(found) & set(near)
+    for key in set(found) & set(near):
+        assert found[key] == pytest.approx(row[key], abs=near[key]), key
 
 
 # ----------------------------------------------------------------------------------------------- exercises
