@@ -23,6 +23,7 @@ from experiments.stacked import fit_stacked
 
 torch.set_num_threads(1)
 T, ALPHAS, PARTS = 4, (0.0, 0.02, 0.1, 0.5, 0.9), 4
+FIVE = tuple(REPORTED)[:5]  # the rule trains 25 students a seed, a domain and a number of labels
 SHOWN = ("0°", "10°", "20°", "40°", "90°", "clothes teacher")
 
 
@@ -217,16 +218,15 @@ def chosen(by: dict, known: Split, told, part, domain: str, seed: int) -> dict:
 
 
 def rule_one(domain: str, labels: int, seed: int) -> dict:
-    half = tuple(REPORTED)[:5] if seed < 5 else tuple(REPORTED)[5:]
-    return rule_of(domain, labels, half)[seed]
+    return rule_of(domain, labels, FIVE)[seed]
 
 
 def rule() -> None:
     about = (
         "The weight of the answers, chosen on four parts of the labels, then all labels: right answers (%)"
     )
-    for half, labels, domain in product((range(5), range(5, 10)), (397, 100), SHOWN):
-        configs = [{"domain": domain, "labels": labels, "seed": seed} for seed in half]
+    for labels, domain in product((397, 100), SHOWN):
+        configs = [{"domain": domain, "labels": labels, "seed": seed} for seed in FIVE]
         run_all("06_rule", about, configs, rule_one)
 
 
