@@ -6,7 +6,7 @@ import torch
 
 from companion.costs import Plan, bill, bytes_a_token, flops, loss_alone, loss_taught
 from companion.scaling import Reader
-from experiments.chapter18 import resumed_one
+from experiments.chapter18 import RATES, drawn_one, resumed_one
 from experiments.common import stored
 
 
@@ -41,6 +41,8 @@ def test_youngs_interval_costs_least_and_is_three_and_a_half_hours_in_the_exampl
     failures, written = days * 86_400 / between, days * 86_400 / best
     assert round(failures) == 16 and round(failures * best / 2 / 3600) == round(written * write / 3600) == 28
     assert round(100 * 2 * 28 / (days * 24)) == 1
+    assert failures / 2 == pytest.approx(8, abs=0.5)  # hours, if a restart takes half of one
+    assert round(16_384 * 54 / 419, -2) == 2_100  # of the cited run: days of a GPU between two stops
 
     write, between = 90.0, 500 * 86_400 / 256  # the exercise's
     best = (2 * write * between) ** 0.5
@@ -75,7 +77,7 @@ def test_sixteen_bytes_a_parameter_and_two():
 
 
 @pytest.mark.equation("eq-flops")
-def test_the_exercise_s_other_case():
+def test_another_case_of_the_calculator():
     plan = Plan(teacher=30e9, student=3e9, tokens=2e11, passes=4, gpus=16)
     found = bill(plan)
     assert found["hours_once"] == pytest.approx(8333, rel=1e-3) and found["hours_trained"] == pytest.approx(
@@ -86,7 +88,7 @@ def test_the_exercise_s_other_case():
     )
     assert found["memory_weights"] / 8 == 13.5e9
     one = bill(Plan(teacher=30e9, student=3e9, tokens=2e11, passes=1, gpus=16))
-    assert one["days_live"] == pytest.approx(28.2, abs=0.1)  # of the hints
+    assert one["days_live"] == pytest.approx(28.2, abs=0.1)
     assert (found["hours_live"] / 384, found["hours_trained"] / 384) == pytest.approx((86.8, 26.0), abs=0.1)
 
 
@@ -166,6 +168,8 @@ def test_the_teacher_is_worth_its_price_to_four_students_and_a_better_one_to_few
     assert taught - loss_alone(7e9, dearer * ours) == pytest.approx(0.0092, abs=1e-4)
     wins = {m: loss_alone(7e9, ours * (1 + (dearer - 1) / m)) > taught for m in (3, 4)}
     assert wins == {3: False, 4: True}
+    assert loss_alone(7e9, ours * (1 + (dearer - 1) / 4)) - taught == pytest.approx(0.00097, abs=1e-5)
+    assert loss_alone(7e9, 1e11) - loss_taught(7e9, 1e11, teacher) == pytest.approx(0.071, abs=1e-3)
     assert loss_alone(7e9, 13e12) > loss_taught(7e9, 13e12, teacher)  # of the fold
     assert loss_alone(7e9, 13.3e12) < loss_taught(7e9, 13.3e12, teacher)
     better = loss_taught(7e9, ours, loss_alone(70e9, 15e12))  # the gap in capacity
@@ -183,3 +187,33 @@ def test_what_the_disk_must_do():
     assert bill(Plan())["disk_draws"] == 10 * 20e12
     assert round(6 * 7e9 * 8192 / 4e14, 2) == 0.86
     assert 12 * 7 / 60 == 1.4  # GB a second, a checkpoint in a minute
+
+
+def test_traffic_and_computing_of_a_step():
+    """The table of section 18.5: gigabytes, and seconds of computing, within a machine and between machines."""
+    for size, gigabytes, computing, within, between in ((7, 42, 0.86, 0.1, 0.84), (70, 140, 2.9, 0.3, 2.8)):
+        assert gigabytes == size * 2 * (3 if size == 7 else 1)
+        assert (6 if size == 7 else 2) * size * 1e9 * 8192 / 4e14 == pytest.approx(computing, abs=0.05)
+        assert (gigabytes / 450, gigabytes / 50) == pytest.approx((within, between), abs=0.02)
+
+
+def test_half_way_through_the_plan_a_step_changes_the_rate_by_less_than_a_millionth():
+    steps = 3e12 / (64 * 8192)
+    assert round(steps / 1e5) == 57
+    half, after = (0.5 + 0.5 * np.cos(np.pi * (steps / 2 + k) / steps) for k in (0, 1))
+    assert 5e-7 < 1 - after / half < 6e-7
+
+
+def test_a_stored_student_of_fifty_draws_can_be_trained_again_and_each_rate_lies_within_those_tried():
+    rows = stored("18_drawn")
+    for size, way in ((s, w) for s in (2, 8, 32) for w in ("whole", "draws")):
+        ours = rows[(rows["size"] == size) & (rows["way"] == way)]
+        tried = {
+            lr: ours["nats"][(ours["lr"] == lr) & (ours["seed"] >= 100)].mean() for lr in set(ours["lr"])
+        }
+        best = min(tried, key=tried.get)
+        assert min(tried) < best < max(tried) and set(tried) <= set(RATES)
+        assert set(ours["lr"][ours["seed"] < 100]) == {best} and (ours["seed"] < 100).sum() == 10
+    for way in ("whole", "draws"):
+        (row,) = rows[(rows["way"] == way) & (rows["size"] == 2) & (rows["seed"] == 3)]
+        assert drawn_one(way, 2, row["lr"], 3)["nats"] == pytest.approx(row["nats"], abs=2e-3)

@@ -389,20 +389,7 @@ EXERCISES = (
             (2, "order"): "other examples show in loss 1.",
             (2, "rate"): "a wrong rate spoils the first step, and loss 2 shows it.",
         }, within=0.02), kind="diagnose"),
-    _row("another_case", "18_scaling", 1, "size", "Days and gigabytes of another case", choice(
-        "another_case", (112.8, 47.7, 13.5), {
-            (0, 47.7): "that is the teacher asked once; on each of four passes it reads the text anew.",
-            (0, 28.2): "that is one pass; the text is read four times.",
-            (0, 225.7): "that is for eight GPUs; both machines work at once, sixteen in all.",
-            (0, 86.8): "that is the teacher alone; the student must be trained, too.",
-            (1, 28.2): "the teacher is asked once, but its student still trains for four passes.",
-            (1, 112.8): "that is the teacher asked on each pass.",
-            (1, 26.0): "that is the student alone; the teacher reads once.",
-            (2, 6.75): "both machines hold a copy each: only the eight GPUs of one machine share it.",
-            (2, 108): "that is both of them whole; the eight GPUs of a machine share them.",
-            (2, 7.5): "that is the teacher alone; the run that asks also trains the student.",
-            (2, 6): "that is the student alone; the run that trains also asks the teacher.",
-        }, within=0.01), kind="predict"),
+    _row("draws_loss", "18_scaling", 3, "training", "A loss from drawn tokens", processes.draws_loss),
     _row("draws_worth", "19_answers", 2, "soft targets", "What are the draws worth?", encoders.draws_worth),
     _row("fifty_checked", "19_answers", 2, "measuring", "Fifty answers, checked", choice(
         "fifty_checked", (11.1, 384, "no"), {
