@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from companion import checks
 from companion.costs import Plan, bill, bytes_a_token, flops, loss_alone, loss_taught
 from companion.scaling import Reader
 from experiments.chapter18 import RATES, drawn_one, resumed_one
@@ -217,3 +218,18 @@ def test_a_stored_student_of_fifty_draws_can_be_trained_again_and_each_rate_lies
     for way in ("whole", "draws"):
         (row,) = rows[(rows["way"] == way) & (rows["size"] == 2) & (rows["seed"] == 3)]
         assert drawn_one(way, 2, row["lr"], 3)["nats"] == pytest.approx(row["nats"], abs=2e-3)
+
+
+def test_a_token_drawn_twice_that_is_counted_once_is_named(capsys):
+    def scattered(z, drawn, mask, n, world):  # scatter where scatter_add is due
+        p = torch.zeros_like(z).scatter(-1, drawn, 1 / drawn.shape[-1])
+        return world / n * torch.where(mask, -(p * z.log_softmax(-1)).sum(-1), 0).sum()
+
+    def added(z, drawn, mask, n, world):
+        p = torch.zeros_like(z).scatter_add(-1, drawn, torch.full(drawn.shape, 1 / drawn.shape[-1]).double())
+        return world / n * torch.where(mask, -(p * z.log_softmax(-1)).sum(-1), 0).sum()
+
+    checks.draws_loss(scattered)
+    assert "drawn twice counts twice" in capsys.readouterr().out
+    checks.draws_loss(added)
+    assert capsys.readouterr().out.startswith("✓ draws_loss")

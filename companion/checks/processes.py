@@ -48,9 +48,9 @@ def draws_loss(attempt: Callable[[Tensor, Tensor, Tensor, int, int], Tensor]) ->
     def total(rows, mask):
         return torch.where(mask, rows, 0).sum()
 
-    def once(z, drawn):  # each token that came up, however often
-        came = torch.zeros_like(z).scatter(-1, drawn, 1.0)
-        return -(came * z.log_softmax(-1)).sum(-1) / came.sum(-1)
+    def once(z, drawn):  # each token that came up, however often: scatter where scatter_add is due
+        came = torch.zeros_like(z).scatter(-1, drawn, 1 / drawn.shape[-1])
+        return -(came * z.log_softmax(-1)).sum(-1)
 
     def outside(z, drawn):
         return each(z, drawn).neg().exp().mean(-1).log().neg()
@@ -61,7 +61,7 @@ def draws_loss(attempt: Callable[[Tensor, Tensor, Tensor, int, int], Tensor]) ->
         {
             "each draw counts 1/k: take the mean over the k draws, not their sum.":
                 lambda z, drawn, mask, n, world: world / n * total(each(z, drawn).sum(-1), mask),
-            "a token that was drawn twice counts twice.":
+            "a token that was drawn twice counts twice, 2/k.":
                 lambda z, drawn, mask, n, world: world / n * total(once(z, drawn), mask),
             "first the logarithm of each draw's probability, then the mean over the draws.":
                 lambda z, drawn, mask, n, world: world / n * total(outside(z, drawn), mask),
