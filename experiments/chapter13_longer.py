@@ -48,12 +48,13 @@ def at_equal_time(steps: int) -> int:
 
 
 def one(
-    set: str, steps: int, batch: int, method: str, T: float, decay: float, weight: float, lr: float, seed: int
-):
+    set: str, steps: int, batch: int, method: str, T: float, decay: float, weight: float, lr: float, seed: int,
+    together: tuple[int, ...] = (),
+):  # fmt: skip
     """The line of one student; those of a group of seeds are trained together."""
     key = set, steps, batch, method, T, decay, weight, lr
     if (key, seed) not in made:
-        seeds, classes = group(seed), SETS[set][2]
+        seeds, classes = together or group(seed), SETS[set][2]
         lessons = [lesson(set, s) for s in seeds]
         nets = [network("conv", classes, s) for s in seeds]
         contrast = method == CONTRAST

@@ -14,7 +14,7 @@ from companion.losses import kd_loss
 from companion.metrics import paired_interval
 from companion.models import MLP, ConvNet
 from companion.training import fit, predict
-from experiments import chapter13, chapter13_inside, chapter13_longer
+from experiments import chapter13, chapter13_first, chapter13_inside, chapter13_long, chapter13_longer
 from experiments.common import REPORTED, TUNING
 from experiments.stacked import fit_stacked
 from tests.test_notebooks import ROOT, cells
@@ -122,7 +122,7 @@ def test_the_page_has_the_numbers_of_the_example():
     assert "{:.1f} for the teacher and {:.1f} for the student".format(*spreads) in told
     shapes = [(np.array(x) - np.mean(x)) / s for x, s in zip((V, Z), spreads, strict=True)]
     assert np.allclose(*shapes)
-    mine, other = whole(soft((0.9, 0.7), T=0.1))  # the cosines of the contrastive loss
+    mine, other = whole(soft((0.5, 0.1), T=0.1))  # the cosines of the contrastive loss
     assert f"make {mine} % and {other} %" in told and f"{mine} to {other} by the student" in alt
     assert "({})".format(", ".join(f"{x:.1f}".replace("-", "−") for x in shapes[0])) in told
 
@@ -358,6 +358,55 @@ def test_a_run_of_the_longer_lessons_is_made_again(monkeypatch, method, steps):
     assert found == pytest.approx(float(row["accuracy"]), abs=0.5)
 
 
+def test_in_the_long_lesson_contrast_has_kds_first_four_tries_and_four_of_its_own():
+    """Of each the best on validation is reported, on five seeds; KD has as much time."""
+    rows, tried = lines("13_long"), {}
+    assert {int(r["steps"]) for r in rows if r["method"] == "kd"} == {round(1.43 * 1200)}
+    for method, tries in (("kd", 8), ("kd+contrastive", 4)):
+        mine, means = [r for r in rows if r["method"] == method], Counter()
+        for r in mine:
+            if int(r["seed"]) in TUNING:
+                means[tuple(r[k] for k in SETTING)] += float(r["accuracy"]) / len(TUNING)
+        reported = [r for r in mine if int(r["seed"]) in REPORTED]
+        assert [int(r["seed"]) for r in reported] == list(chapter13_long.FIVES[0])
+        (chosen,) = {tuple(r[k] for k in SETTING) for r in reported}
+        assert len(means) == tries and means[chosen] == pytest.approx(max(means.values()))
+        tried[method] = list(means)
+    first = {one[1] for one in tried["kd+contrastive"]}
+    assert first == {tried["kd"][3][1]} and len({one[1] for one in tried["kd"][:3]}) == 3
+
+
+def test_a_run_of_the_long_lesson_is_made_again(monkeypatch):
+    """On its own, and not with the four others of its group."""
+    monkeypatch.setattr(chapter13_long, "FIVES", ((0,),))
+    row = next(r for r in lines("13_long") if (r["method"], r["seed"]) == ("kd+contrastive", "0"))
+    setting = {k: float(row[k]) for k in SETTING[1:]}
+    fixed = {
+        "set": "fashion",
+        "steps": int(row["steps"]),
+        "batch": int(row["batch"]),
+        "method": row["method"],
+    }
+    found = chapter13_long.one(seed=0, **fixed, **setting)["accuracy"]
+    assert found == pytest.approx(float(row["accuracy"]), abs=0.7)
+
+
+def test_kd_at_its_first_setting_is_that_of_the_other_tables():
+    """With the MLP nine tries found nothing better; clothes, ConvNet, stand in 13_budget; one is made again."""
+    rows = lines("13_first")
+    found = {(r["set"], r["student"], r["seed"]): float(r["accuracy"]) for r in rows}
+    assert len(found) == len(rows) == 40 and {r["T"] for r in rows} == {"4.0"}
+    for name in chapter13.SETS:
+        for r in lines(f"13_{name}"):
+            if (r["student"], r["method"], r["part"]) == ("mlp", "kd", "test"):
+                assert found[name, "mlp", r["seed"]] == pytest.approx(float(r["accuracy"]), abs=1e-3)
+    for r in lines("13_budget"):
+        if (r["steps"], r["method"], r["T"]) == ("150", "kd", "4.0") and int(r["seed"]) in REPORTED:
+            assert found["fashion", "conv", r["seed"]] == pytest.approx(float(r["accuracy"]), abs=1)
+    again = chapter13_first.one("letters", "mlp", T=4.0, lr=0.01, seed=3)["accuracy"]
+    assert again == pytest.approx(found["letters", "mlp", "3"], abs=0.5)
+
+
 def test_contrast_on_means_forgets_where_and_contrast_on_maps_does_not():
     """The same maps in other places: means and their loss stay, maps and theirs change."""
     draw = torch.Generator().manual_seed(0)
@@ -420,6 +469,64 @@ JUDGED = {
 def test_check_of_the_judged_claim(hint, capsys):
     checks.judge_claim(lambda: JUDGED[hint])
     assert hint in capsys.readouterr().out
+
+
+TUNED = (4, 1, "beats", 8, 0.5, "no difference seen")
+HINTS = {
+    "✓ tune_dkd": TUNED,
+    "answer 2: that is where the walk begins": (4, 2, *TUNED[2:]),
+    "answer 3: are the runs paired": (4, 1, "no difference seen", *TUNED[3:]),
+    "answer 4: at T = 4": (*TUNED[:3], 4, *TUNED[4:]),
+    "answer 5: that is where the walk begins": (*TUNED[:4], 0.25, TUNED[5]),
+    "answer 6: subtract KD": (*TUNED[:5], "beats"),
+}
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_check_of_the_tuned_rival(hint, capsys):
+    checks.tune_dkd(lambda: HINTS[hint])
+    assert hint in capsys.readouterr().out
+
+
+def walk_of_the_page():
+    source = next(
+        c.source for c in cells(ROOT / "chapters/13_methods.ipynb") if c.source.startswith("def walk(")
+    )
+    found = {}
+    exec(source, found)
+    return found["walk"]
+
+
+def test_the_walk_of_the_page_moves_to_what_is_better_and_counts_its_tries():
+    tried = []
+
+    def score(lr, T):
+        tried.append((lr, T))
+        return -abs(np.log(lr / 0.09)) - abs(np.log(T / 1.0))
+
+    assert walk_of_the_page()(score, 0.03, 4) == (0.09, 1)
+    assert len(tried) == len(set(tried)) <= 9
+    tried.clear()
+    assert walk_of_the_page()(lambda *place: tried.append(place) or -len(tried), 0.01, 4) == (0.01, 4)
+    assert len(tried) == 5  # the start is the best: its four neighbours, and no more
+
+
+def test_the_tuned_rival_by_the_tables_alone():
+    """KD's T, DKD's β and the word, from what the searches chose and their ten reported runs."""
+    found = []
+    for student in ("mlp", "conv"):
+        runs = {}
+        for method in ("kd", "dkd"):
+            mine = [
+                r
+                for r in lines("13_letters")
+                if (r["student"], r["method"], r["part"]) == (student, method, "test")
+            ]
+            found.append(float(mine[0]["knob"]))
+            runs[method] = [float(r["accuracy"]) for r in sorted(mine, key=lambda r: int(r["seed"]))]
+        lead = paired_interval(runs["dkd"], runs["kd"])
+        found.append("beats" if lead.low > 0 else "loses to" if lead.high < 0 else "no difference seen")
+    assert found == list(TUNED)
 
 
 def test_the_lists_of_the_judged_claim():

@@ -299,15 +299,17 @@ EXERCISES = (
             (5, 3): "D's runs are fresh; how far may its lead be off?",
             (5, 4): "D has three sets and two students; how far may its lead be off?",
         }), kind="diagnose"),
-    _row("lucky", "13_methods", 1, "measuring", "Predict the lucky ones", choice("lucky", (2.0, 0.87), {
-        (0, 0.05): "that is the chance for one of them; how many are expected among all forty?",
-        (0, 1.0): "that would be twenty comparisons.",
-        (0, 38.0): "those are the ones that stay within chance.",
-        (1, 0.13): "that is the chance of none.",
-        (1, 2.0): "a probability is at most 1: one minus the chance that none is.",
-        (1, 0.05): "for a single comparison; here one of forty is enough.",
-        (1, 0.95): "that is the chance that one comparison is right; raise it to the fortieth power, and take it from 1.",
-    }, within=0.02), kind="predict"),
+    _row("tune_dkd", "13_methods", 2, "measuring", "Tune a rival", choice(
+        "tune_dkd", (4.0, 1.0, "beats", 8.0, 0.5, "no difference seen"), {
+            (1, 2.0): "that is where the walk begins: did it move when a neighbour was better?",
+            (2, "loses to"): "subtract KD from DKD.",
+            (2, "no difference seen"): "are the runs paired, DKD first? The lead is about a point.",
+            (3, 2.0): "that is where the walk begins: did it move when a neighbour was better?",
+            (3, 4.0): "at T = 4 the walk isn't at its end: are its nine tries used?",
+            (4, 0.25): "that is where the walk begins: did it move when a neighbour was better?",
+            (5, "beats"): "subtract KD from DKD, with the ConvNet's runs.",
+            (5, "loses to"): "is 0 outside the interval?",
+        }, within=0.01), kind="diagnose"),
     _row("which_method", "13_methods", 2, "tools", "Choose a method", choice("which_method", ("kd", "none", "features"), {
         (0, "features"): "an API that gives probabilities gives no features.",
         (0, "none"): "soft answers can be had, and taught more than labels in every cell of the bench.",

@@ -658,3 +658,51 @@ def test_figures_of_frames_have_named_controls_and_a_still_picture_on_paper(page
     assert bool(figure.box.locator("details tbody tr").count()) != all_text
     page.emulate_media(media="print")
     assert figure.box.locator(".moving-still").is_visible() and not slider.is_visible()
+
+
+def titled(page, where, title):
+    """The figure of frames on that page whose first panel has this title."""
+    place = next(i for i, data in frames_of(PAGES / where).items() if data["panels"][0]["title"] == title)
+    return Frames(page, where, place)
+
+
+def test_the_drop_from_nine_settings_is_seen_on_validation_alone(page):
+    """Chapter 13 opens on the measure of its own rules; the goal is met where the bars fall, and on no other measure."""
+    figure = titled(page, "chapters/13_methods.html", "Ahead of KD by … points (no bar: not ahead)")
+    assert figure.data["choice"]["options"] == ["test, clear of 0", "test", "validation"]
+    found = []
+    for k in range(3):
+        figure.choose(k)
+        for i in range(3):
+            figure.go(i)
+            figure.compare(k, i)
+            wide = figure.box.evaluate(
+                "e => [...e.querySelectorAll('.moving-panel rect')].map(r => +r.getAttribute('width'))"
+            )
+            bars = sum(w > 0.5 for w in wide)  # half a unit stands for no bar
+            assert number(figure.box.locator("[data-name=say-0]").text_content()) == bars
+            met = figure.box.locator(".moving-goal.reached").count() == 1
+            found.append((bars, met))
+    assert found == [
+        (5, False),
+        (2, False),
+        (1, False),
+        (5, False),
+        (5, False),
+        (3, False),
+        (9, False),
+        (2, True),
+        (2, True),
+    ]
+
+
+def test_strokes_of_luck_go_up_in_one_colour_and_down_in_the_other(page):
+    figure = titled(page, "chapters/13_methods.html", "Equal methods: the lead of each")
+    lines = {line["name"]: line for line in figure.data["panels"][0]["lines"]}
+    up, down, none = (lines[name]["ys"] for name in ("beats KD", "loses to KD", "no verdict"))
+    assert lines["beats KD"]["c"][0] == "s" and lines["loses to KD"]["c"][0] == "t"
+    for k, of_throw in enumerate(figure.data["say"][1]["values"]):
+        for i, told in enumerate(of_throw):
+            beyond = sum(y >= 1 for y in up[k][i]), sum(y <= -1 for y in down[k][i])
+            assert sum(beyond) == told and min(up[k][i]) >= 0 >= max(down[k][i])
+            assert max(map(abs, none[k][i])) <= 1
