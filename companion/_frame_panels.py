@@ -21,7 +21,9 @@ class Bars:
     """Horizontal bars, one group a class or method, one bar a series: Bars("Answers", classes, {"teacher": p}).
 
     title: over the panel. classes: C names, of 24 letters at most. values: name → (F, C), from 0 to `maximum`.
-    colours: name → role. maximum: where the axis ends. label: of the axis. target: place of the class set in bold.
+    colours: name → role. maximum: where the axis ends. label: of the axis. target: place of the class set in bold; F
+    places, one a frame: that class has a ▸ before its name, too.
+    ghosts: (what they are, (C,) numbers), a stroke across each class's bars there in every frame; with a choice (K, C).
     """
 
     title: str
@@ -30,15 +32,20 @@ class Bars:
     colours: Mapping[str, str] = field(default_factory=dict)
     maximum: float = 1
     label: str = "probability"
-    target: int | None = None
+    target: int | Sequence[int] | None = None
+    ghosts: tuple[str, object] | None = None
 
     def data(self, lead) -> dict:
         """The panel as JSON. lead: (("K", K), ("F", F)) or (("F", F),)."""
         C, series = len(self.classes), []
         if not C or max(map(len, self.classes)) > 24:
             raise ValueError(f"{self.title!r} needs classes of at most 24 letters; got {list(self.classes)}.")
-        if self.target is not None and not 0 <= self.target < C:
+        moves = isinstance(self.target, Sequence)
+        target = -1 if self.target is None else [int(i) for i in self.target] if moves else self.target
+        if self.target is not None and not all(0 <= i < C for i in (target if moves else [target])):
             raise ValueError(f"{self.title!r} has {C} classes; target is {self.target}.")
+        if moves and len(target) != lead[-1][1]:
+            raise ValueError(f"{self.title!r} needs {lead[-1][1]} targets, one a frame; got {len(target)}.")
         for name, c in zip(self.values, styles(self.title, self.values, self.colours), strict=True):
             what = f"{self.title!r}, {name!r}"
             found = array(what, self.values[name], (*lead, ("C", C)))
@@ -49,11 +56,21 @@ class Bars:
                 )
             rounded = to_digits(found.reshape(-1, lead[-1][1], C), self.maximum)
             series.append({"name": name, "c": c, "values": listed(rounded)})
+        more = {}
+        if self.ghosts:
+            name, ghosts = self.ghosts
+            ghosts = array(f"{self.title!r}, {name!r}", ghosts, (*lead[:-1], ("C", C)))
+            if ghosts.min() < 0 or ghosts.max() > self.maximum * (1 + 1e-6):
+                raise ValueError(
+                    f"{self.title!r}, {name!r}: ghosts stand from 0 to maximum = {self.maximum:g}."
+                )
+            ghosts = to_digits(ghosts.reshape(-1, C), self.maximum)
+            more = {"ghosts": {"name": name, "values": listed(ghosts)}}
         ticks = [0, self.maximum / 2, self.maximum]
         return {
             "form": "bars", "title": self.title, "classes": list(self.classes), "series": series,
             "maximum": self.maximum, "ticks": ticks, "names": [written(t) for t in ticks], "label": self.label,
-            "target": -1 if self.target is None else self.target,
+            "target": target, **more,
         }  # fmt: skip
 
 

@@ -24,12 +24,19 @@ def _bars(ax, panel, i):
         shift = 0.8 * ((k + 0.5) / len(series) - 0.5)
         kind = {"color": colour, "alpha": SHADES[stroke], "label": s["name"]}
         ax.barh(np.arange(C) + shift, s["values"][0][i], 0.8 / len(series), **kind)
-    ax.set_yticks(range(C), panel["classes"], fontsize=9)
-    if panel["target"] >= 0:
-        ax.get_yticklabels()[panel["target"]].set_fontweight("bold")
+    names, target = list(panel["classes"]), panel["target"]
+    if isinstance(target, list):
+        target = target[i]
+        names[target] = f"▸ {names[target]}"
+    ax.set_yticks(range(C), names, fontsize=9)
+    if target >= 0:
+        ax.get_yticklabels()[target].set_fontweight("bold")
+    if ghosts := panel.get("ghosts"):
+        at, places = ghosts["values"][0], np.arange(C)
+        ax.vlines(at, places - 0.4, places + 0.4, color=INK, lw=1.2, label=ghosts["name"])
     ax.set(xlim=(0, panel["maximum"]), ylim=(C - 0.5, -0.5), xlabel=panel["label"])
     ax.set_xticks(panel["ticks"], panel["names"])
-    return len(series) > 1
+    return len(series) > 1 or "ghosts" in panel
 
 
 def _axes(ax, panel):

@@ -46,7 +46,7 @@ def show_frames(
 
     The panels, whose docstrings say more (companion/_frame_panels.py):
 
-        Bars(title, classes, {name: (F, C)}, maximum=1, label="probability", target=None)
+        Bars(title, classes, {name: (F, C)}, maximum=1, label="probability", target=None, ghosts=None)
         Curves(title, x, y, {name: (xs, ys)}, logx=False, logy=False, dots={}, unfolds=False)
         Points(title, x, y, labels, {name: (F, n, 2)}, ghosts=None, closed=False)
         Images(title, images, alt="A shirt, {value}")  # (F, H, W)

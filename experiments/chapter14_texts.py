@@ -1,13 +1,15 @@
 """What a student with another tokenizer can learn from its teacher, for chapter 14: by ULD, or from texts it writes.
 
-    python -m experiments.chapter14_texts     # resumes where it stopped; about three minutes on one core
+    python -m experiments.chapter14_texts     # resumes where it stopped; about four minutes on one core
 
 The two bigram models of `chapter14_tokenizers`: the teacher, over 256 tokens, was counted on 300,000 characters. The
 student, a table of 160 times 160 logits, reads 20,000 others, in 20 stretches, and trains by gradient. It begins with the
-frequencies of its tokens in them. Six ways are tried: that text alone; ULD alone, at the places where both have just
+frequencies of its tokens in them. Nine ways are tried: that text alone; ULD alone, at the places where both have just
 ended a token; text and ULD; as many characters that the teacher writes; the text and as many of those; the text and ten
-times as many. Two again with a teacher that says of one token what it meant of another. Each way has 200 steps and its
-own learning rate (and weight of ULD), chosen on validation with seeds 100 to 102; ten seeds are reported on test.
+times as many. Two again with a teacher that says of one token what it meant of another. Three controls: the text with
+as much more of it (twice the text), or with ten times as much more, where the teacher's texts stood; and the texts of a
+small teacher, counted on nothing but the student's own lesson. Each way has 200 steps and its own learning rate (and
+weight of ULD), chosen on validation with seeds 100 to 102; ten seeds are reported on test.
 """
 
 import math
@@ -18,18 +20,22 @@ import torch
 from torch import Tensor
 
 from companion.teachers import king_james
-from experiments.chapter14_tokenizers import ends, setting
+from experiments.chapter14_tokenizers import bigrams, ends, setting
 from experiments.common import REPORTED, TUNING, run_all
 
 KNOWN, CHARACTERS, STRETCHES, STEPS = 300_000, 20_000, 20, 200
 RATES, WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.1, 0.3, 1.0, 3.0)
-WAYS = {  # weight of the text's cross-entropy, whether ULD is there, how many times the lesson's length it writes
+SMALL = "text and texts of a small teacher"
+WAYS = {  # how many times the lesson's length is read, whether ULD is there, how many times it the teacher writes
     "text": (1, False, 0),
     "ULD": (0, True, 0),
     "text and ULD": (1, True, 0),
     "its texts": (0, False, 1),
     "text and its texts": (1, False, 1),
     "text and ten times its texts": (1, False, 10),
+    "twice the text": (2, False, 0),
+    "eleven times the text": (11, False, 0),
+    SMALL: (1, False, 1),
 }
 AGAIN = ("text and ULD", "text and its texts")  # with an exchanged teacher
 
@@ -52,10 +58,11 @@ def pairs(text: str) -> Tensor:
     return torch.bincount(ids[:-1] * v + ids[1:], minlength=v * v).view(v, v) / (len(ids) - 1)
 
 
-def lesson(seed: int) -> str:
+def lesson(seed: int, times: int = 1) -> str:
+    """20 stretches of a seed, or so many times more; the longer lesson begins with the shorter one."""
     text, length = part("train"), CHARACTERS // STRETCHES
     generator = torch.Generator().manual_seed(seed)
-    places = torch.randint(len(text) - 2 * length, (STRETCHES,), generator=generator).tolist()
+    places = torch.randint(len(text) - 2 * length, (times * STRETCHES,), generator=generator).tolist()
     starts = [text.index("\n", place) + 1 for place in places]
     return "".join(text[start : start + length] for start in starts)
 
@@ -104,10 +111,12 @@ def one(way: str, words: str, weight: float, lr: float, seed: int) -> dict:
     if way == "the teacher":
         return {"bits": teacher_bits("test")}
     read, p = lesson(seed), answers(words, seed)
+    if way == SMALL:
+        p = bigrams(models()["teacher"][0], read)
     of_text, with_uld, times = WAYS.get(way, (0, False, 0))
     counted = []
     if of_text:
-        counted.append(read)
+        counted.append(lesson(seed, of_text))
     if times:
         counted.append(written(p, times * CHARACTERS, seed))
     target = sum(pairs(text) * len(text) for text in counted) / max(sum(map(len, counted)), 1)

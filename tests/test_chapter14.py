@@ -301,8 +301,23 @@ def test_uld_sorted_once_is_that_of_the_package():
     assert texts.uld(z, rows, told, share).item() == pytest.approx(wanted.item(), rel=1e-9)
 
 
+def test_a_longer_text_begins_with_the_shorter_one_and_the_small_teacher_knows_nothing_else():
+    short, long = texts.lesson(3), texts.lesson(3, 2)
+    assert len(long) == 2 * len(short) == 2 * texts.CHARACTERS and long.startswith(short)
+    assert texts.lesson(4, 2)[: len(short)] != short
+    way = texts.SMALL, "as they are", 1.0, 0.03
+    small, large = (texts.one(name, *way[1:], 3)["bits"] for name in (way[0], "text and its texts"))
+    assert small > large + 0.05
+
+
 @pytest.mark.parametrize(
-    "way, words", [("text and ULD", "exchanged"), ("text and ten times its texts", "as they are")]
+    "way, words",
+    [
+        ("text and ULD", "exchanged"),
+        ("text and ten times its texts", "as they are"),
+        ("twice the text", "as they are"),
+        ("text and texts of a small teacher", "as they are"),
+    ],
 )
 def test_a_student_with_another_tokenizer_comes_back_as_stored(way, words):
     rows = common.stored("14_texts")

@@ -92,6 +92,31 @@ def test_the_still_picture_is_the_frame_at_which_the_slider_starts(shown):
     )
 
 
+def test_bars_may_mark_another_class_in_each_frame_and_have_strokes_where_they_ended_in_another_setting(
+    shown,
+):
+    moving = Bars(
+        "Answers", ["a", "b", "c"], {"teacher": P[0]}, target=[2, 0, 1, 1, 2], ghosts=("before", P[1, 0])
+    )
+    (panel,) = shown(panels=[moving])[MIME]["data"]["panels"]
+    assert panel["target"] == [2, 0, 1, 1, 2] and panel["ghosts"]["name"] == "before"
+    assert panel["ghosts"]["values"] == [pytest.approx(P[1, 0].tolist(), abs=6e-4)]
+    (ax,) = plt.gcf().axes
+    names = [(label.get_text(), label.get_fontweight()) for label in ax.get_yticklabels()]
+    assert names == [
+        ("▸ a", "bold"),
+        ("b", "normal"),
+        ("c", "normal"),
+    ]  # the slider starts at its second value
+    drawn = ax.collections[0].get_segments()
+    assert [x for (x, _), _ in drawn] == pytest.approx(P[1, 0].tolist(), abs=6e-4)
+    values = {"teacher": P}
+    with_choice = Bars("Answers", ["a", "b", "c"], values, ghosts=("the other", P[:, 0].flip(0)))
+    said = {"say": [("first", P[..., 0], "")], "goal": None, "notes": None}
+    (panel,) = shown(panels=[with_choice], choice=("k", ["x", "y"]), **said)[MIME]["data"]["panels"]
+    assert np.array(panel["ghosts"]["values"]) == pytest.approx(P[:, 0].flip(0).numpy(), abs=6e-4)
+
+
 def test_with_a_choice_each_array_of_frames_has_an_axis_more(shown):
     bars = Bars("Answers", ["a", "b", "c"], {"teacher": P})
     curves = Curves("L", "T", "", {"teacher": (TS, P[:, :, 0]), "student": (TS, P[0, :, 1])}, logy=True)
@@ -194,6 +219,10 @@ def curves(xs, ys, **more):
         (bars(name="KD"), r"'KD' has role None. Roles are teacher, student.*colours=\{'KD': …\}"),
         (bars(colours={"teacher": "red"}), "has role 'red'"),
         (bars(target=3), "3 classes; target is 3"),
+        (bars(target=[0, 1, 2, 3, 0]), "3 classes; target is"),
+        (bars(target=[0, 1]), "5 targets, one a frame; got 2"),
+        (bars(ghosts=("before", [0.1, 0.2])), r"'before' needs shape \(C = 3\); got \(2,\)"),
+        (bars(ghosts=("before", [0.1, 0.2, 1.3])), "ghosts stand from 0 to maximum = 1"),
         ({"panels": [Bars("Answers", ["c" * 25], {"teacher": P[0, :, :1]})]}, "at most 24 letters"),
         ({"panels": [Bars("Answers", ["a"], {})]}, "'Answers' is empty"),
         ({"panels": [Bars("Answers", ["a", "b", "c"], {f"student {i}": P[0] for i in range(4)})]}, "more than 3"),

@@ -531,6 +531,19 @@ class Frames:
         row = [(s["c"], s["values"][k][i][c]) for c in range(len(panel["classes"])) for s in panel["series"]]
         wide = box.evaluate("e => { const b = e.querySelector('.axis').getBBox(); return b.width; }")
         assert rects == [[c, pytest.approx(max(wide * v / panel["maximum"], 0.5), abs=1e-3)] for c, v in row]
+        ghosts = panel["ghosts"]["values"] if "ghosts" in panel else [[]]
+        drawn = box.evaluate(
+            "e => { const left = e.querySelector('.axis').getBBox().x;"
+            " return [...e.querySelectorAll('line.ghost')].map(l => l.getAttribute('x1') - left); }"
+        )
+        there = ghosts[min(k, len(ghosts) - 1)]
+        assert drawn == [pytest.approx(wide * v / panel["maximum"], abs=0.01) for v in there]
+        marked = box.evaluate("e => [...e.querySelectorAll('[font-weight=bold]')].map(t => t.textContent)")
+        target = panel["target"]
+        if isinstance(target, list):
+            assert marked == [f"▸ {panel['classes'][target[i]]}"]
+        else:
+            assert marked == [panel["classes"][target]] * (target >= 0)
 
     @staticmethod
     def spots(panel, places):

@@ -61,7 +61,8 @@
   };
 
   // Horizontal bars of probabilities, one group a class, one bar a series {values, c}; or up to another most.
-  const bars = (label, classes, series, target, axis, most = 1, names = ["0", "0.5", "1"]) => {
+  // Ghosts: a stroke across each group, where its bars end in another setting.
+  const bars = (label, classes, series, target, axis, most = 1, names = ["0", "0.5", "1"], ghosts = []) => {
     const left = Math.min(Math.max(90, 8 + 6.2 * Math.max(...classes.map(name => name.length))), 160), wide = 312 - left;
     const thick = Math.min(16, Math.max(8, 160 / (classes.length * series.length))); // few bars fill their box, too
     const step = 10 + thick * series.length, h = 30 + step * classes.length + (axis ? 14 : 0), foot = axis ? 40 : 26;
@@ -71,6 +72,7 @@
       const top = 4 + i * step;
       add("text", { x: left - 6, y: top + (step - 10) / 2 + 4, "text-anchor": "end", "font-weight": i === target ? "bold" : "normal" }, name);
       series.forEach(({ values, c }, k) => add("rect", { class: c, x: left, y: top + thick * k, width: Math.max((wide * values[i]) / most, .5), height: thick - 1, "stroke-width": .7 }));
+      if (i in ghosts) add("line", { class: "ghost", x1: left + (wide * ghosts[i]) / most, x2: left + (wide * ghosts[i]) / most, y1: top - 2, y2: top + 1 + thick * series.length, "stroke-width": 1.6 });
     });
     add("path", { class: "axis", d: `M${left} 0V${h - foot}H312`, "stroke-width": 1 });
     names.forEach((name, i) => add("text", { x: left + (wide * i) / 2, y: h - foot + 16, "text-anchor": "middle" }, name));
@@ -382,7 +384,10 @@
   const forms = {
     bars: (p, k, i) => {
       const series = p.series.map(s => ({ ...s, values: s.values[k][i] }));
-      return { plot: bars(p.title, p.classes, series, p.target, p.label, p.maximum, p.names), table: [[p.label, ...series.map(s => s.name)], p.classes.map((c, j) => [c, ...series.map(s => `${s.values[j]}`)])] };
+      const moves = Array.isArray(p.target), target = moves ? p.target[i] : p.target; // of each frame, with a mark, or of all
+      const names = p.classes.map((c, j) => (moves && j === target ? `▸ ${c}` : c)), ghosts = p.ghosts ? chosen(p.ghosts.values, k) : [];
+      const found = [...series, ...(p.ghosts ? [{ name: p.ghosts.name, values: ghosts }] : [])];
+      return { plot: bars(p.title, names, series, target, p.label, p.maximum, p.names, ghosts), table: [[p.label, ...found.map(s => s.name)], p.classes.map((c, j) => [c, ...found.map(s => `${s.values[j]}`)])] };
     },
     curves: (p, k, i) => {
       const g = plot(p.title, p.x, p.y, 210), rows = [];
@@ -427,7 +432,8 @@
     key: d => {
       const all = d.panels.flatMap(p => {
         const found = p.series || p.lines || p.groups || [], said = ({ name }) => p.title.toLowerCase().includes(name.toLowerCase());
-        return found.length === 1 && said(found[0]) ? [] : found.map(s => [s.c, s.name, { curves: "line", points: "dot" }[p.form]]);
+        const ghosts = p.ghosts?.name ? [["i", p.ghosts.name, "line"]] : [];
+        return [...(found.length === 1 && said(found[0]) ? [] : found.map(s => [s.c, s.name, { curves: "line", points: "dot" }[p.form]])), ...ghosts];
       });
       return all.filter(([c, name], i) => all.findIndex(other => other[0] === c && other[1] === name) === i);
     },
