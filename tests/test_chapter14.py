@@ -301,6 +301,19 @@ def test_uld_sorted_once_is_that_of_the_package():
     assert texts.uld(z, rows, told, share).item() == pytest.approx(wanted.item(), rel=1e-9)
 
 
+def test_the_sentence_on_the_page_is_cut_as_the_two_tokenizers_cut_it():
+    cuts = defined(
+        ROOT / "chapters/14_tokens.ipynb",
+        "CUTS = {",
+        "import matplotlib; matplotlib.use('agg')\nimport matplotlib.pyplot as plt, numpy as np\n"
+        "from companion import plotting\nclaim = print",
+    )["CUTS"]
+    for (_, cut), who in zip(cuts.items(), ("teacher", "student"), strict=True):
+        sentence = cut.replace("|", "")
+        places = texts.models()[who][0].encode(sentence).offsets
+        assert [sentence[a:b] for a, b in places] == cut.split("|")
+
+
 def test_a_longer_text_begins_with_the_shorter_one_and_the_small_teacher_knows_nothing_else():
     short, long = texts.lesson(3), texts.lesson(3, 2)
     assert len(long) == 2 * len(short) == 2 * texts.CHARACTERS and long.startswith(short)

@@ -335,6 +335,15 @@ EXERCISES = (
              (1, "answers"): "compare the teacher with the copy after its lesson, and not before it.",
              (2, "answers"): "the teacher knows this text, so in bits the two are alike; which one costs money?",
          }), kind="choose"),
+    _row("three_vocabularies", "14_tokens", 1, "language", "Three pairs of vocabularies",
+         choice("three_vocabularies", ("cut", "reorder", "texts"), {
+             (0, "reorder"): "columns 0 to 2 have the right order already; what is there beside them?",
+             (0, "texts"): "the two cut every text alike, since <tool> stands in none.",
+             (1, "cut"): "both have three columns; column 1 is at on one side and t on the other.",
+             (1, "texts"): "the same tokens, cut alike: every column has a partner, if not under its own number.",
+             (2, "cut"): "the student has no token at, so it cuts texts otherwise.",
+             (2, "reorder"): "which column of the student would be the partner of the teacher's at?",
+         }), kind="diagnose"),
     _row("lost_share", "15_own_words", 1, "transfer set", "Slip less, or recover?", choice("lost_share", (20, "back"), {
         (0, 2): "that is the error along the teacher's words; left alone it is lost for longer than a word.",
         (0, 0.2): "in per cent.",
