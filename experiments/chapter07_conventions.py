@@ -276,8 +276,13 @@ def measure(name: str) -> dict:
     }
 
 
-# The losses of 7.2 that come with a weight. As in the chapter, it is set to 0.9, and once to what brings 0.9 back.
-SENT_BACK = {"Liger, beta=0, sent back": 14.4 / 14.5}
+# The losses of 7.2 that come with a weight. As in the chapter, it is set to 0.9; Liger, which takes two, also gets two
+# pairs that bring 0.9 back, and once its 0.9 with a vocabulary of 151,936: the labels' weight, the teacher's, classes.
+SENT = {
+    "Liger, beta=0, both weights sent": (0.1, 14.4, 3),
+    "Liger, beta=0, shares sent": (0.1 / 14.5, 14.4 / 14.5, 3),
+    "Liger, beta=0, a vocabulary": (0.1, 0.9, 151_936),
+}
 WEIGHTED = {
     "torchdistill": PEERS["torchdistill KDLoss, labels"],
     "Keras": PEERS["Keras LogitsDistillation, KLDivergence()"],
@@ -288,16 +293,33 @@ WEIGHTED = {
     ),
     "Liger, default": PEERS["Liger fused JSD"],
 }  # fmt: skip
-WEIGHTED |= dict.fromkeys(SENT_BACK, WEIGHTED["Liger, beta=0"])
+WEIGHTED |= dict.fromkeys(SENT, WEIGHTED["Liger, beta=0"])
+
+
+def liger_of_hidden(z, v, y, hard, soft, classes):
+    """As the chapter's lines call it: the three logits and a 1, which every further class gets times −100."""
+    loss = importlib.import_module("liger_kernel.chunked_loss").LigerFusedLinearJSDLoss
+    head = torch.zeros(classes, 4, dtype=z.dtype)
+    head[:3, :3], head[3:, 3] = torch.eye(3), -100
+    h, g = (F.pad(x, (0, 1), value=1.0) for x in (z, v))
+    return loss(hard, soft, 0.0, temperature=4.0, compiled=False)(h, head, g, head, y)
 
 
 def calls(name: str) -> dict:
     """What the chapter's three students get beside its teacher, the label being the third class."""
-    peer, w, y = WEIGHTED[name], SENT_BACK.get(name, 0.9), torch.tensor([2])
+    peer, y = WEIGHTED[name], torch.tensor([2])
     shirt, nothing, mistaken = torch.tensor([[8, 4, 0], [0, 0, 0], [0, 4, 8]], dtype=torch.double)[:, None]
     students = {"agrees": shirt, "knows_nothing": nothing, "mistaken": mistaken}
-    found = {key: f"{float(peer.both(z, shirt, y, 4.0, w)):.5f}" for key, z in students.items()}
-    return {"library": name, "setting": f"{peer.weight}={w:.5g}"} | found
+    if name in SENT:
+        hard, soft, classes = SENT[name]
+        setting = f"weight_hard_loss={hard:.5g}; {peer.weight}={soft:.5g}; {classes:,} classes"
+        values = {key: liger_of_hidden(z, shirt, y, *SENT[name]) for key, z in students.items()}
+    else:
+        setting = f"{peer.weight}=0.9"
+        values = {key: peer.both(z, shirt, y, 4.0, 0.9) for key, z in students.items()}
+    return {"library": name, "setting": setting} | {
+        key: f"{float(value):.5f}" for key, value in values.items()
+    }
 
 
 def write(name: str, about: str, rows: list[dict]) -> None:

@@ -1,6 +1,7 @@
 """Chapter 7: its equations, its tables, its exercises."""
 
 import csv
+import inspect
 import json
 import re
 import warnings
@@ -21,6 +22,9 @@ from companion.losses import distillation_loss
 from companion.tokens import generalized_jsd_loss
 from experiments.chapter07 import PER_CLASS, RATES, READINGS, SEEDS
 from experiments.chapter07_conventions import measure
+from experiments.chapter07_memory import careful_loss as memory_loss
+from experiments.chapter07_memory import measured_alone
+from experiments.chapter07_memory import step as memory_step
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,7 +97,9 @@ def answers(mends, loss):
         ("Keras", lambda ce, z, v: 0.9 * ce + 1.6 * kl(z, v, 4.0)),
         ("ModelOpt", lambda ce, z, v: 0.1 * ce + 14.4 * kl(z, v, 4.0) / 3),
         ("Liger, beta=0", lambda ce, z, v: 0.1 * ce + 0.9 * kl(z, v, 4.0)),
-        ("Liger, beta=0, sent back", lambda ce, z, v: 0.1 / 14.5 * ce + 14.4 / 14.5 * kl(z, v, 4.0)),
+        ("Liger, beta=0, both weights sent", lambda ce, z, v: 0.1 * ce + 14.4 * kl(z, v, 4.0)),
+        ("Liger, beta=0, shares sent", lambda ce, z, v: 0.1 / 14.5 * ce + 14.4 / 14.5 * kl(z, v, 4.0)),
+        ("Liger, beta=0, a vocabulary", lambda ce, z, v: 0.1 * ce + 0.9 * kl(z, v, 4.0)),
         ("Liger, default", lambda ce, z, v: 0.1 * ce + 0.9 * generalized_jsd_loss(z, v, T=4, beta=0.5) / 16),
     ],
 )
@@ -110,7 +116,8 @@ def three_calls(mends, faults):
     """The lines of the page as a function."""
     source = next(s for s in cells("code") if "def three_calls" in s)
     names = {"F": F, "torch": torch, "SHIRT": mends["SHIRT"], "mended_loss": faults["mended_loss"]}
-    exec(source[: source.index("def calls_of")], names)
+    names["KNOWS_NOTHING"] = mends["KNOWS_NOTHING"]
+    exec(source[: source.index("def weights_in")], names)
     return names["three_calls"]
 
 
@@ -134,16 +141,36 @@ def test_the_calls_of_the_chapter_find_alpha(three_calls, hard, soft, k, divided
             assert round(second / (labels + second), 2) == alpha
 
 
-@pytest.mark.parametrize("T, C", [(4, 3), (2, 10)])
+@pytest.mark.parametrize("T, C", [(4, 3), (2, 10), (1, 151_936)])
 def test_the_lines_that_are_read_find_the_same(mends, faults, capsys, T, C):
+    """With the sum that stands there, and with a loss of one's own in its place."""
     source = next(s for s in cells("code") if s.startswith("T, C = 4, 3"))
-    names = {"F": F, "torch": torch, "SHIRT": mends["SHIRT"], "mended_loss": faults["mended_loss"]}
+    names = {"F": F, "torch": torch, "SHIRT": mends["SHIRT"], "KNOWS_NOTHING": mends["KNOWS_NOTHING"]}
+    names["mended_loss"] = faults["mended_loss"]
     names["loss"] = lambda z, v, y: 0.1 * F.cross_entropy(z, y) + 0.9 * kl(z, v, T).mean()
-    own_calls = re.search(r"returned\[.*?\]  # or (.*)", source)
-    source = source.replace(own_calls[0], own_calls[1]).replace("T, C = 4, 3", f"T, C = {T}, {C}")
-    exec(source, names)
-    weight = f"teacher {0.9 / T**2:.3f}\n"
-    assert capsys.readouterr().out == "labels  0.10\n" + 2 * weight
+    source = source.replace("T, C = 4, 3", f"T, C = {T}, {C}")
+    own = re.sub(r"answer = .*", "answer = loss(z, v, bag)", source)
+    assert own != source and "or your own loss(z, v, bag)" in source
+    for lines_read in (source, own):
+        exec(lines_read, dict(names))
+        weight = f"teacher {0.9 / T**2:.3f}\n"
+        assert capsys.readouterr().out == "labels  0.100\n" + 2 * weight
+
+
+@pytest.mark.parametrize("T", [1, 4])
+def test_at_a_vocabulary_the_calls_bear_single_precision(three_calls, T):
+    """The further classes' low logit keeps the KL large, so that float32 finds even a mean over the vocabulary."""
+    C = 151_936
+
+    def bare(z, v, y):
+        z, v = z.float(), v.float()
+        mean = F.kl_div((z / T).log_softmax(-1), (v / T).softmax(-1), reduction="mean")
+        return 0.1 * F.cross_entropy(z, y) + 0.9 * T**2 * mean
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, *found = (float(w) for w in three_calls(bare, T, C))
+    assert found == pytest.approx([0.9 / C] * 2, rel=0.01)
 
 
 def test_the_calls_worked_by_hand_are_the_stored_ones():
@@ -156,11 +183,12 @@ def test_the_calls_worked_by_hand_are_the_stored_ones():
     assert [round(x, 3) for x in (one, two, three)] == [0.802, 0.349, 1.037]
 
 
-def test_the_adapter_of_the_chapter_hands_liger_the_three_students(mends):
+@pytest.mark.parametrize("C", [3, 151_936])
+def test_the_adapter_of_the_chapter_hands_liger_the_three_students(mends, C):
     """What it returns is what is stored; and the inputs are left as they were."""
     pytest.importorskip("liger_kernel")
-    text = next(s for s in cells("markdown") if "eye = torch.eye" in s)
-    names = {"torch": torch}
+    text = next(s for s in cells("markdown") if "W = torch.zeros(C, 4)" in s)
+    names = {"torch": torch, "F": F, "T": 4, "C": C}
     exec(text.split("```python\n")[1].split("```")[0], names)
     row = next(row for row in lines("07_calls") if row["library"] == "Liger, beta=0")
     stored = [float(row[key]) for key in ("agrees", "knows_nothing", "mistaken")]
@@ -204,9 +232,9 @@ def test_the_table_says_what_to_write(faults):
     rows = dict(zip(faults["library"], faults["functions"], strict=True))
     assert {name: faults["own_weight"](name, row)[1] for name, row in rows.items()} == {
         **dict.fromkeys(rows, "–"), "torchdistill": "0.1", "Keras": "0.1",
-        "ModelOpt, bare": "0.989", "Liger": "no equal",
+        "ModelOpt, bare": "0.989", "Liger, β = 0.5": "no equal",
     }  # fmt: skip
-    assert faults["own_weight"]("Liger, `beta=0`", faults["forward"]) == ("both, by name", "0.993")
+    assert faults["own_weight"]("Liger, β = 0", faults["forward"]) == ("both, by name", "0.1 and 14.4")
 
 
 @pytest.mark.parametrize("name", ["F.kl_div, batchmean", "F.kl_div, mean"])
@@ -402,39 +430,109 @@ class Peak(TorchDispatchMode):
         self.now -= self.live.pop(key, 0)
 
 
-@pytest.fixture(scope="module")
-def in_pieces(faults):
-    names = {"F": F, "torch": torch, "careful_loss": faults["careful_loss"]}
-    exec(next(source for source in cells("code") if "def in_pieces" in source), names)
-    return names["in_pieces"]
-
-
-def of_tokens(n, V):
-    generator = torch.Generator().manual_seed(0)
-    shapes = (n, 4), (V, 4), (n, 8), (V, 8)
-    h_s, W_s, h_t, W_t = (torch.randn(*shape, generator=generator) for shape in shapes)
-    return h_s.requires_grad_(), W_s.requires_grad_(), h_t, W_t, torch.arange(n) % V
+def loop():
+    """The three steps that are read, and what stands above them."""
+    above = next(source for source in cells("code") if "autocast = torch.autocast" in source)
+    return above, next(
+        source for source in cells("code") if "h_s.backward(h.grad)" in source and "def" not in source
+    )
 
 
 @pytest.mark.parametrize("n, size", [(512, 512), (2048, 512)])
-def test_a_step_holds_33_bytes_for_each_entry_of_a_piece(in_pieces, n, size):
+def test_a_step_holds_33_bytes_for_each_entry_of_a_piece(n, size):
     """Under autocast, and not of all tokens: the chapter's count, but for the small tensors."""
     V = 1000
-    given = of_tokens(n, V)
-    with torch.autocast("cpu", torch.bfloat16), Peak() as held:
-        in_pieces(*given, size=size).backward()
+    head_s, head_t = (
+        torch.nn.Linear(4, V, False),
+        torch.nn.Linear(8, V, False).bfloat16().requires_grad_(False),
+    )
+    h_s, h_t = torch.randn(n, 4, requires_grad=True) * 1.0, torch.randn(n, 8).bfloat16()
+    with Peak() as held:
+        memory_step(h_s, head_s, h_t, head_t, torch.arange(n) % V, size)
     assert 33 <= held.peak / (size * V) < 34
 
 
-@pytest.mark.parametrize("size", [4, 5, 12, 100])
-def test_pieces_change_neither_the_loss_nor_the_gradient(in_pieces, size):
-    given = h_s, W_s, h_t, W_t, y = of_tokens(12, 7)
-    z, v = h_s @ W_s.T, h_t @ W_t.T
-    whole = distillation_loss(z, v, y, 1.0, 0.9)
-    pieces = in_pieces(*given, size=size)
-    torch.testing.assert_close(pieces, whole)
-    for one, other in zip(*(torch.autograd.grad(x, (h_s, W_s)) for x in (pieces, whole)), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("size", [128, 100, 512, 1000])
+def test_pieces_do_not_change_the_gradient(faults, size):
+    """The page's own lines, without autocast, for one step; the teacher in bf16 gets no gradient."""
+    above, steps = loop()
+    names = {"torch": torch, "F": F, "careful_loss": faults["careful_loss"]}
+    torch.manual_seed(0)
+    exec(above.replace("bfloat16)", "bfloat16, enabled=False)"), names)
+    names["teacher"].float()
+    steps = steps.replace("range(3)", "range(1)").replace("    optimizer.step()\n", "")
+    exec(steps.replace("128", str(size)), names)
+    student, x, counts = names["student"], names["x"], names["counts"]
+    assert not counts.all()
+    found = [p.grad.clone() for p in student.parameters()]
+    z, v = (model[1](model[0](x))[counts] for model in (student, names["teacher"]))
+    whole = torch.autograd.grad(
+        distillation_loss(z, v, names["y"][counts], 1.0, 0.9), list(student.parameters())
+    )
+    for one, other in zip(found, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_the_measured_step_is_that_of_the_page(faults):
+    """experiments/chapter07_memory.py: its loss, and the lines from the hidden states on."""
+    _, steps = loop()
+    for line in (
+        "h = h_s.detach().requires_grad_()",
+        "z, v = head_s(h_i), head_t(g_i)",
+        "h_s.backward(h.grad)",
+    ):
+        assert line in steps and line in inspect.getsource(memory_step)
+    z, v = normal(8, 5)
+    assert torch.equal(memory_loss(z, v, 1), faults["careful_loss"](z, v, 1))
+
+
+@pytest.mark.parametrize("tokens, size", [(128, 128), (256, 128)])
+def test_a_stored_peak_is_found_again(tokens, size):
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("needs Linux")
+    stored = {(int(r["tokens"]), int(r["size"])): float(r["peak_gb"]) for r in lines("07_memory")}
+    assert measured_alone(tokens, size) == pytest.approx(stored[tokens, size], rel=0.15)
+
+
+def test_the_whole_step_for_qwen_runs_and_is_that_of_whole_tables(faults):
+    """On a tiny Qwen2, the CPU for the GPU: autocast, checkpointing, a teacher in bf16 with eight rows of padding."""
+    transformers = pytest.importorskip("transformers")
+    text = next(s for s in cells("markdown") if "The whole step for Qwen2.5" in s)
+    block = text.split("The whole step for Qwen2.5")[1].split("```python\n")[1].split("```")[0]
+    assert '"cuda"' in block and "split(1024)" in block
+
+    def model(width, V):
+        sizes = {
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 2,
+            "vocab_size": V,
+        }
+        config = transformers.Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=2)
+        return transformers.Qwen2ForCausalLM(config)
+
+    torch.manual_seed(0)
+    student, teacher = model(16, 50), model(32, 58).bfloat16().eval().requires_grad_(False)
+    ids = torch.randint(50, (4, 13))
+    counts = ids[:, 1:] % 5 > 0
+    names = {"torch": torch, "F": F, "careful_loss": faults["careful_loss"], "ids": ids, "counts": counts}
+    names |= {
+        "student": student,
+        "teacher": teacher,
+        "optimizer": torch.optim.SGD(student.parameters(), lr=0),
+    }
+    exec(block.replace('"cuda"', '"cpu"').replace("1024", "7"), names)
+    assert student.training and student.is_activation_checkpointing
+    assert names["h_t"].dtype == torch.bfloat16 and student.lm_head.weight.dtype == torch.float32
+    assert all(p.grad is None for p in teacher.parameters())
+    found = {name: p.grad.clone() for name, p in student.named_parameters()}
+    student.zero_grad()
+    z = student(ids[:, :-1], use_cache=False).logits[counts]
+    v = teacher(ids[:, :-1], use_cache=False).logits[counts][:, :50].float()
+    distillation_loss(z, v, ids[:, 1:][counts], 1.0, 0.9).backward()
+    for name, p in student.named_parameters():  # bf16 keeps two or three digits
+        if p.ndim > 1:
+            assert (found[name] - p.grad).norm() < 0.03 * p.grad.norm(), name
 
 
 def test_the_visible_table_is_that_of_the_audit(faults):
@@ -498,35 +596,34 @@ def said(check, attempt, capsys):
     return capsys.readouterr().out
 
 
-def pair(hard, soft):
-    return soft / (hard + soft), hard + soft
-
-
-def weight(soft, k, T, m):
-    return soft * T ** (k - 2) / m
-
-
 def untouched(*case):
     raise NotImplementedError
 
 
-SAME = {
-    "✓ same_training": lambda h, s, k, T, m: pair(h, weight(s, k, T, m)),
-    "hard term": lambda h, s, k, T, m: pair(weight(s, k, T, m), h),
-    "T² is left out": lambda h, s, k, T, m: pair(h, s / m),
-    "too large": lambda h, s, k, T, m: pair(h, s * T**k / m),
-    "m is left out": lambda h, s, k, T, m: pair(h, weight(s, k, T, 1)),
-    "divide by m": lambda h, s, k, T, m: pair(h, weight(s, k, T, 1) * m),
-    "sum to 1": lambda h, s, k, T, m: (weight(s, k, T, m), 1.0),
-    "scale is missing": lambda h, s, k, T, m: (pair(h, weight(s, k, T, m))[0], 1.0),
-    "result differs": lambda *case: (0.0, 0.0),
+NUMBERS = {
+    "✓ three_numbers": lambda: (0.0589, 12.8 / 13),
+    "answer 2: that is for α = 0.9": lambda: (0.0588, 0.993),
     "not attempted": untouched,
+} | {
+    f"answer {place + 1}: {hint}": lambda place=place, wrong=wrong: tuple(
+        wrong if i == place else right for i, right in enumerate((0.0588, 0.985))
+    )
+    for (place, wrong), hint in conventions.WRONG_WEIGHTS.items()
 }
 
 
-@pytest.mark.parametrize("hint", SAME)
-def test_check_of_the_conversion(hint, capsys):
-    assert hint in said(checks.same_training, SAME[hint], capsys)
+@pytest.mark.parametrize("hint", NUMBERS)
+def test_check_of_the_three_numbers(hint, capsys):
+    assert hint in said(checks.three_numbers, NUMBERS[hint], capsys)
+
+
+def test_the_three_numbers_of_the_exercise_are_what_such_a_loss_returns(mends):
+    """0.5 on each, without T²; and 0.985 there is α = 0.8."""
+    for soft, hard, back in ((0.5, 0.5, [4.0092, 0.6824, 0.5844]), (12.8 / 13, 0.2 / 13, None)):
+        found = answers(mends, lambda z, v, y, w=soft, h=hard: h * F.cross_entropy(z, y) + w * kl(z, v, 4.0))
+        assert back is None or [round(x, 4) for x in found] == back
+        weight = (found[1] - hard * 1.0986) / 4.2595
+        assert weight / (hard + weight) == pytest.approx(0.8 if back is None else 0.0588, rel=2e-3)
 
 
 def tokens_loss(dim=-1, power=2, count=lambda z: z.shape[0] * z.shape[1]):

@@ -162,7 +162,9 @@ EXERCISES = (
         (3, 18816): "the kernel is square: 3 · 3 weights for each pair of channels.",
         (3, 6272): "a kernel has 3 · 3 weights for each pair of channels, not one.",
     }, within=0.01), kind="diagnose"),
-    _row("same_training", "07_tools", 2, "losses", "Their weights in our α", conventions.same_training),
+    _row("three_numbers", "07_tools", 2, "losses", "Three numbers came back", choice(
+        "three_numbers", (0.0588, 0.985), conventions.WRONG_WEIGHTS, within=0.005,
+    ), kind="diagnose"),
     _row("mend_loss", "07_tools", 2, "losses", "Two mistakes", conventions.mend_loss),
     _row("choose_tool", "07_tools", 1, "tools", "Choose the tool", choice(
         "choose_tool", ("EasyDistill", "TRL DistillationTrainer", "TRL GOLDTrainer"), conventions.WRONG_TOOLS,

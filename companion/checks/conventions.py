@@ -42,41 +42,18 @@ WRONG_GIGABYTES = {
     (2, 70.6): "the activations are missing.",
     (2, 80.1): "that is in pieces of 1,024 tokens.",
 }
-
-
-def same_training(attempt: Callable[[float, float, int, float, int], tuple[float, float]]) -> None:
-    """Checks attempt(hard, soft, k, T, m) → (alpha, scale), eq-same-training."""
-
-    def answer(hard, soft, k, T, m):
-        return _pair(hard, soft * T ** (k - 2) / m)
-
-    compare(
-        "same_training", attempt, lambda *case: torch.stack(answer(*case)),
-        [(0.3, 0.7, 2, 4.0, 1), (1.0, 2.0, 0, 4.0, 1), (0.5, 0.5, 2, 2.0, 10), (0.2, 0.9, 0, 3.0, 5)],
-        {
-            "α is on the hard term: here it weighs the soft one.": _swapped(answer),
-            "T² is left out: where k = 0 the soft weight acts as soft / T².":
-                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft / m)),
-            "T^k alone is too large: our soft term has T² already, so T^(k − 2) is left.":
-                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T**k / m)),
-            "the extra divisor m is left out: with `mean` it is the number of classes.":
-                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T ** (k - 2))),
-            "the extra divisor makes the soft term smaller: divide by m.":
-                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T ** (k - 2) * m)),
-            "the two weights of our loss sum to 1: divide by their sum, and keep the sum as the scale.":
-                lambda hard, soft, k, T, m: torch.tensor([soft * T ** (k - 2) / m, 1.0], dtype=torch.double),
-            "this is our loss over theirs: the scale is what ours is multiplied by.":
-                lambda *case: torch.stack([answer(*case)[0], 1 / answer(*case)[1]]),
-            "the order is (alpha, scale).": lambda *case: torch.stack(answer(*case)[::-1]),
-            "k − 2 is turned round: where k = 0, T² is missing in their loss, and soft / T² is left.":
-                lambda hard, soft, k, T, m: torch.stack(_pair(hard, soft * T ** (2 - k) / m)),
-            "the scale is the sum of both weights after T and m: use the corrected soft weight.":
-                lambda hard, soft, k, T, m: torch.stack([
-                    answer(hard, soft, k, T, m)[0], torch.tensor(hard + soft, dtype=torch.double)]),
-            "the scale is missing: our loss is theirs divided by the sum of both weights.":
-                lambda *case: torch.stack([answer(*case)[0], torch.ones((), dtype=torch.double)]),
-        },
-    )  # fmt: skip
+WRONG_WEIGHTS = {
+    (0, 0.5): "that is what was written; how much of it arrives beside the labels' 0.5?",
+    (0, 0.0313): "that is the teacher's weight: α is its share of the two.",
+    (0, 0.941): "that is the labels' share.",
+    (0, 0.25): "that is a loss that divides by the three classes: the second call finds 0.0313, not 0.167.",
+    (1, 0.8): "of that a sixteenth would arrive: T² is missing.",
+    (1, 12.8): "beside 0.2 on the labels; but the two weights here sum to 1: divide by their sum.",
+    (1, 0.2): "T² is missing, so the teacher needs more, and not less.",
+    (1, 0.993): "that is for α = 0.9.",
+    (1, 0.015): "that is what is left for the labels.",
+    (1, 0.923): "that is the share where the three classes divide: here T² = 16 is missing.",
+}
 
 
 def mend_loss(attempt: Callable[[Tensor, Tensor, float], Tensor]) -> None:
@@ -113,16 +90,3 @@ def mend_loss(attempt: Callable[[Tensor, Tensor, float], Tensor]) -> None:
         },
         student=0, teacher=1,
     )  # fmt: skip
-
-
-def _pair(hard: float, soft: float) -> tuple[Tensor, Tensor]:
-    hard, soft = torch.tensor([hard, soft], dtype=torch.double)
-    return soft / (hard + soft), hard + soft
-
-
-def _swapped(answer: Callable) -> Callable:
-    def wrong(*case):
-        alpha, scale = answer(*case)
-        return torch.stack([1 - alpha, scale])
-
-    return wrong
