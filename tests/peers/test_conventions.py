@@ -9,6 +9,7 @@ import importlib
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from experiments.chapter07_conventions import FOLDER, PEERS, WEIGHTED, calls, draw, measure
 from tests.peers import conftest
@@ -79,3 +80,24 @@ def test_trl_asks_for_labels_or_divides_by_the_sequences():
     trainer = importlib.import_module("trl.experimental.gkd").GKDTrainer
     mean = trainer.generalized_jsd_loss(z, v, None, 0.5, 1.0, "mean")
     assert float(mean) == pytest.approx(float(counted) / 5)
+
+
+def test_with_further_logits_of_0_liger_cannot_tell_the_weight_at_a_vocabulary():
+    """Why the chapter's lines take −25 T: T² KL would be 0.001 beside a cross-entropy of 12, in single precision."""
+    need("Liger fused JSD")
+    T, V, y = 4, 151_936, torch.tensor([2])
+    criterion = importlib.import_module("liger_kernel.chunked_loss").LigerFusedLinearJSDLoss(
+        0.1, 0.9, 0.0, temperature=T, compiled=False
+    )
+    head = torch.zeros(V, 3)
+    head[:3] = torch.eye(3)
+    v = torch.tensor([[8.0, 4.0, 0.0]])
+    full, found = (v @ head.T).double(), []
+    labels = criterion(v, head, v, head, y).item() / F.cross_entropy(full, y)
+    for z in (0 * v, v.flip(1)):
+        logits = (z @ head.T).double()
+        soft = T**2 * F.kl_div((logits / T).log_softmax(-1), (full / T).softmax(-1), reduction="batchmean")
+        assert 0.0009 < soft < 0.0014
+        rest = criterion(z, head, v, head, y).item() - labels * F.cross_entropy(logits, y)
+        found.append(float(rest / soft))
+    assert abs(found[0] / found[1] - 1) > 0.02
