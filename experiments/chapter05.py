@@ -179,6 +179,11 @@ def targets(control: str, p, seed: int):
 
 
 def control_one(control: str, seed: int, lr: float) -> dict:
+    return measure(controlled(control, seed, lr), seed)
+
+
+def controlled(control: str, seed: int, lr: float) -> ConvNet:
+    """A student of one of the controls."""
     images, student = TRAIN.sample(10, seed), ConvNet(4, dropout=0.0, seed=seed)
     v = teacher_logits(TEACHERS[seed % 10], images.x)
     loss, teacher = soft, 4 * targets(control, (v / 4).softmax(-1), seed).log()
@@ -188,7 +193,7 @@ def control_one(control: str, seed: int, lr: float) -> dict:
     if control == "argmax":
         images = Split(images.x, v.argmax(-1))
     fit(student, images, loss, teacher, steps=400, lr=lr, seed=seed)
-    return measure(student, seed)
+    return student
 
 
 def smoothed_loss(logits_s, logits_t, y, epsilon):
@@ -209,12 +214,16 @@ def controls() -> None:
 
 
 def tempered_one(control: str, T: float, seed: int, lr: float) -> dict:
-    """As control_one, at another temperature: of the targets and of the loss."""
+    return measure(tempered(control, T, seed, lr), seed)
+
+
+def tempered(control: str, T: float, seed: int, lr: float) -> ConvNet:
+    """As controlled, at another temperature: of the targets and of the loss."""
     images, student = TRAIN.sample(10, seed), ConvNet(4, dropout=0.0, seed=seed)
     p = (teacher_logits(TEACHERS[seed % 10], images.x).double() / T).softmax(-1)
     answers = (T * targets(control, p, seed).log()).float()
     fit(student, images, partial(soft_at, T=T), answers, steps=400, lr=lr, seed=seed)
-    return measure(student, seed)
+    return student
 
 
 def soft_at(logits_s, logits_t, y, T):

@@ -214,6 +214,56 @@ def test_the_runs_at_one_are_whole_and_each_has_its_best_rate():
         assert of[["lr", "seed"]][~choosing].tolist() == [(best, seed) for seed in range(10)]
 
 
+def test_an_even_rest_at_one_of_the_chapters_three_classes_by_hand():
+    """(.7, .2, .1) at T = 4 is (.2401, .0016, .0001) / .2418 at T = 1; its rest, halved, is .0035."""
+    v = 4 * np.log(P)
+    p = soften(v, 1)
+    assert soften(v, 4) == pytest.approx(P) and p == pytest.approx(
+        np.array([0.2401, 0.0016, 0.0001]) / 0.2418
+    )
+    assert p[0] == pytest.approx(0.993, abs=5e-4) and (1 - p[0]) / 2 == pytest.approx(0.0035, abs=5e-5)
+
+
+def test_errors_of_the_stored_students():
+    """02_errors.csv: every control at its stored rate on the same seeds, and the three shares are all there is."""
+    from experiments.chapter02 import WRONG
+    from experiments.common import stored
+
+    rows = stored("02_errors")
+    seeds = sorted(set(rows["seed"].tolist()))
+    assert seeds == list(range(len(seeds))) and len(seeds) >= 5
+    assert np.abs(rows["right"] + rows["within"] + rows["across"] - 100).max() < 1e-3
+    earlier = stored("05_controls")
+    earlier = earlier[earlier["part"] == "test"]
+    for control in WRONG:
+        of, before = rows[rows["control"] == control], earlier[earlier["control"] == control]
+        assert of["seed"].tolist() == seeds and set(of["lr"]) == set(before["lr"])
+        assert np.abs(of["right"] - before["accuracy"][: len(seeds)]).mean() < 0.6  # another processor
+
+
+def test_an_error_within_a_family_and_one_across(monkeypatch):
+    """A shirt called a coat, and a sneaker called a dress; a run of the table again."""
+    from experiments import chapter02
+    from experiments.common import stored
+
+    right, within, across = 7, (6, 4), (7, 3)
+    y = torch.tensor([0] * right + [within[0], across[0], 8])
+    named = torch.tensor([0] * right + [within[1], across[1], 8])
+    monkeypatch.setattr(chapter02, "TEST", data.Split(torch.zeros(len(y), 1, 28, 28), y))
+    with monkeypatch.context() as patch:
+        patch.setattr(chapter02, "controlled", lambda *args: None)
+        patch.setattr(chapter02, "teacher_logits", lambda student, x: F.one_hot(named, 10).float())
+        assert chapter02.errors_one("soft", 0, 0.1) == pytest.approx(
+            {"right": 80, "within": 10, "across": 10}
+        )
+    monkeypatch.setattr(chapter02, "TEST", data.fashion("test"))
+    rows = stored("02_errors")
+    row = rows[(rows["control"] == "permuted") & (rows["seed"] == 1)][0]
+    again = chapter02.errors_one("permuted", 1, row["lr"].item())
+    for part in ("right", "within", "across"):
+        assert again[part] == pytest.approx(row[part].item(), abs=1.5)
+
+
 def test_targets_of_the_runs_at_one_by_hand(monkeypatch):
     """At T = 1, ten classes: the even rest keeps how sure the teacher is; the smoothed name is .91 for its class."""
     from experiments import chapter02, chapter05
@@ -389,6 +439,28 @@ SAME_IMAGE = {
 }
 
 
+def cosines(f):
+    """Of all pairs of rows, in numpy."""
+    f = f.numpy()
+    lengths = np.sqrt((f * f).sum(-1))
+    return f @ f.T / np.maximum(lengths[:, None] * lengths, 1e-12)
+
+
+RELATIONS = {
+    "✓ relations": lambda f: cosines(f - f.mean(0)),
+    "is still there": cosines,
+    "dim=0": lambda f: cosines(f - f.mean(-1, keepdim=True)),
+    "these are products": lambda f: (f - f.mean(0)) @ (f - f.mean(0)).T,
+    "of the rows less the mean": lambda f: (
+        (f - f.mean(0)) @ (f - f.mean(0)).T / (f.norm(dim=-1) * f.norm(dim=-1)[:, None])
+    ),
+    "pairs of features": lambda f: cosines((f - f.mean(0)).T),
+    "these are distances": lambda f: torch.cdist(f, f),
+    "the result differs": lambda f: cosines(f - f.mean(0)) ** 2,
+    "not attempted": lambda f: None,
+}
+
+
 def said(check, attempt, capsys):
     check(attempt)
     return capsys.readouterr().out.strip()
@@ -402,3 +474,8 @@ def test_check_of_the_entropy(hint, capsys):
 @pytest.mark.parametrize("hint", SAME_IMAGE)
 def test_check_of_the_test_for_noise(hint, capsys):
     assert hint in said(concepts.same_image, SAME_IMAGE[hint], capsys)
+
+
+@pytest.mark.parametrize("hint", RELATIONS)
+def test_check_of_the_relations(hint, capsys):
+    assert hint in said(concepts.relations, RELATIONS[hint], capsys)

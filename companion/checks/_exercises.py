@@ -68,17 +68,11 @@ EXERCISES = (
     }, within=0.01), kind="diagnose"),
     _row("entropy", "02_concepts", 1, "soft targets", "Entropy of each row", concepts.entropy),
     _row("same_image", "02_concepts", 3, "soft targets", "Knowledge, or noise?", concepts.same_image),
-    _row("at_two", "02_concepts", 1, "soft targets", "Predict a temperature's work", choice("at_two", 2 / 3, {
-        0.8: "T = 2 is softer than T = 1: the larger probability falls.",
-        0.4: "T divides the logits, not the probabilities: yours would add up to ½.",
-        16 / 17: "that is T = ½: take the root of the ratio, not its square.",
-        0.5: "that is the limit of a very large T.",
-        0.65: "not half of the way: the ratio 4 becomes its square root.",
-    }, within=0.01), kind="predict"),
     _row("nearest", "02_concepts", 1, "measuring", "Whose student is nearest?", choice("nearest", "B", {
         "A": "subtract each teacher's own entropy from the cross-entropy, and look again.",
         "C": "the least cross-entropy, but it contains the teacher's entropy, and C's teacher is the surest.",
     }), kind="choose"),
+    _row("relations", "02_concepts", 2, "losses", "A table of relations", concepts.relations),
     _row("soften", "03_algorithm", 1, "soft targets", "Soften logits", responses.soften),
     _row("distillation_loss", "03_algorithm", 3, "losses", "The loss of the ten lines", responses.distillation_loss),
     _row("training_step", "03_algorithm", 3, "training", "One training step", steps.training_step),

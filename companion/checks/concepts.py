@@ -1,4 +1,4 @@
-"""Exercises on the soft loss, the teacher's word, information and two teachers' wrong scores (chapters 1, 2 and 6)."""
+"""Exercises on the soft loss, the teacher's word, entropy, relations and wrong scores (chapters 1, 2 and 6)."""
 
 import math
 from collections.abc import Callable
@@ -151,6 +151,37 @@ def same_image(attempt: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
                 lambda a, b, y: torch.cosine_similarity(
                     centred(left(a, y)).flatten(), centred(left(b, y)).flatten(), dim=0),
             "the mean over the images is missing.": lambda a, b, y: each(left(a, y), left(b, y)),
+        },
+    )  # fmt: skip
+
+
+def relations(attempt: Callable[[Tensor], Tensor]) -> None:
+    """Checks attempt(f), features (N, d) → cosines of all pairs of rows less their mean (N, N), eq-gram."""
+
+    def cosines(f):
+        unit = torch.nn.functional.normalize(f, dim=-1)
+        return unit @ unit.T
+
+    generator = torch.Generator().manual_seed(3)
+    cases = [
+        (torch.tensor([[5.0, 6], [6, 5], [1, 1]], dtype=torch.double),),
+        *(
+            (torch.randn(n, d, generator=generator, dtype=torch.double) + 2,)
+            for n, d in [(5, 7), (6, 3), (4, 4)]
+        ),
+    ]
+    compare(
+        "relations", attempt, lambda f: cosines(f - f.mean(0)), cases,
+        {
+            "the mean over the images is still there: subtract it first.": cosines,
+            "the mean is that over the images, dim=0, one number for each feature.":
+                lambda f: cosines(f - f.mean(-1, keepdim=True)),
+            "these are products: divide by both lengths.": lambda f: (f - f.mean(0)) @ (f - f.mean(0)).T,
+            "the lengths are those of the rows less the mean.":
+                lambda f: (f - f.mean(0)) @ (f - f.mean(0)).T / (f.norm(dim=-1) * f.norm(dim=-1)[:, None]),
+            "these are pairs of features: one row and one column are due for each image.":
+                lambda f: cosines((f - f.mean(0)).T),
+            "these are distances: take the cosine.": lambda f: torch.cdist(f, f),
         },
     )  # fmt: skip
 

@@ -137,6 +137,7 @@
       draw(d, { T, image, without }) {
         const y = d.labels[image], v = d.teacher[image], names = d.classes.filter((_, c) => !(without && c === y));
         const p = softmax(v.filter((_, c) => !(without && c === y)), T), third = [...p].sort((a, b) => b - a)[2];
+        const lower = softmax(v, T / 2 ** .25).sort((a, b) => b - a)[2]; // one step of the slider down
         return {
           plots: [bars(`Bars: the teacher's ${without ? "shares of the wrong classes" : "probabilities"} at this T`, names, [{ values: p, c: "t" }], without ? -1 : y, without ? "share among the other nine, r" : "probability")],
           say: [[`the teacher's p of “${d.classes[y]}”`, "sure", softmax(v, T)[y]], ["third longest bar", "third", third]],
@@ -144,7 +145,7 @@
             : T < .75 ? "Low T: the largest score leaves the others behind, and the answer is nearly a label."
               : T < 1.5 ? "Near T = 1, the ordinary softmax, most bars can hardly be seen."
                 : T < 12 ? "The short bars have grown, and the longest has shrunk; the order is the same." : "High T: all bars come near to equal. The order is still the same.",
-          goal: { text: "Bring up the small shares: find a T at which three classes have at least a tenth each.", reached: !without && third >= .1 },
+          goal: { text: "Leave the box empty and find the least T at which three classes have a tenth each.", reached: !without && third >= .1 && lower < .1 },
           heads: ["class", without ? "r" : "p"], rows: names.map((c, i) => [c, fix(p[i])]),
         };
       },
@@ -163,7 +164,9 @@
         const [p, before, after] = [d.teacher, d.before, d.after].map(v => softmax(v[image].filter((_, c) => !(without && c === y)), T));
         const apart = q => sum(p.map((x, c) => x * Math.log(x / q[c]))), first = q => q.indexOf(Math.max(...q)), target = without ? -1 : y;
         const sure = softmax(d.teacher[image], T)[y], notes = [
-          [.75, "Low T: the teacher puts nearly everything on one class. The student after training, less sure, need not: look at its second bar."],
+          [.75, `Low T: the teacher's answer is nearly a label. ${first(p) === first(after)
+            ? `The student after training is ${Math.max(...after) > Math.max(...p) ? "even surer" : "less sure"}: its longest bar is ${fix(Math.max(...after))}, the teacher's ${fix(Math.max(...p))}.`
+            : `The student after training has another longest bar, and only ${fix(after[first(p)])} on the teacher's class; that makes KL large.`}`],
           [6, "In between: the other classes can be seen, and they differ from image to image."], [99, "High T: all bars come near to equal, whatever the image. Softer is not more knowing."]];
         return {
           plots: [bars(`Bars: ${without ? "shares of the wrong classes" : "probabilities"} by teacher, student before and student after`, names,
