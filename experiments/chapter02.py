@@ -18,6 +18,7 @@ from companion.data import Split
 from companion.models import ConvNet
 from companion.training import fit, teacher_logits
 from experiments.chapter05 import (
+    FEWER,
     MORE_RATES,
     TEACHERS,
     TEST,
@@ -74,7 +75,7 @@ def errors() -> None:
     about = "Test images (%) named right, wrong within a group of like classes, and across; ConvNet(4) on 100 images"
     reported = stored("05_controls")
     reported = reported[reported["part"] == "test"]
-    for seed, control in product(REPORTED, WRONG):
+    for seed, control in product(FEWER, WRONG):
         lr = reported["lr"][reported["control"] == control][0].item()
         run_all("02_errors", about, [{"control": control, "seed": seed, "lr": lr}], errors_one)
 
