@@ -127,14 +127,14 @@ def measure(net: ConvNet, seed: int, look_inside: bool = True) -> dict:
     return found
 
 
-def answers(base: str, z: Tensor, v: Tensor, y: Tensor) -> Tensor:
+def answers(base: str, z: Tensor, v: Tensor, y: Tensor, T: float = 4) -> Tensor:
     """The loss on a student's logits: of labels alone, or of labels and teacher."""
-    return hard_loss(z, None, y) if base == "labels" else distillation_loss(z, v, y, T=4, alpha=0.9)
+    return hard_loss(z, None, y) if base == "labels" else distillation_loss(z, v, y, T=T, alpha=0.9)
 
 
 def trained(
     method: str, base: str, target: str, weight: float, lr: float, seed: int,
-    steps: int = STEPS, decay: float = 0.01,
+    steps: int = STEPS, decay: float = 0.01, T: float = 4,
 ) -> ConvNet:  # fmt: skip
     """A student that learns from labels, or from KD, and with some weight from features."""
     images, told = lesson(target, seed)
@@ -142,7 +142,7 @@ def trained(
     def loss(out, told, y):
         z, maps, fitted = out
         v, *maps_t = unrow(told)
-        first = answers(base, z, v, y)
+        first = answers(base, z, v, y, T)
         return first + (weight * LOSSES[method](maps, fitted, maps_t) if method != "none" else 0)
 
     student = Student(seed)

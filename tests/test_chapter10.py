@@ -20,7 +20,14 @@ from companion.features import (
 )
 from companion.models import ConvNet
 from companion.training import fit, hard_loss, predict
-from experiments import chapter10, chapter10_controls, chapter10_decay, chapter10_longer, chapter10_tuned
+from experiments import (
+    chapter10,
+    chapter10_controls,
+    chapter10_decay,
+    chapter10_longer,
+    chapter10_temperature,
+    chapter10_tuned,
+)
 from experiments.common import stored
 from tests.test_notebooks import ROOT
 
@@ -325,6 +332,21 @@ def test_a_new_last_layer_on_kds_features_with_contrasts_decay_comes_back_as_sto
     assert ten[3]["accuracy"] - usual[3]["accuracy"] > 0.3  # so the student's decay shows
 
 
+def test_kd_in_longer_training_with_its_own_temperature_and_decay_comes_back_as_stored():
+    """All six pairs were tried, the pair and the rate reported are the best on validation; one run again."""
+    ten, tried = reported("10_temperature", method="none")
+    keys = ("T", "decay", "lr")
+    means = {}
+    for row in tried:
+        means.setdefault(tuple(row[k].item() for k in keys), []).append(row["accuracy"])
+    assert all(len(found) == 3 for found in means.values())
+    assert {(T, d, 0.03) for T in (1, 2, 4) for d in (0.01, 1)} <= means.keys()
+    (setting,) = {tuple(row[k].item() for k in keys) for row in ten}
+    assert np.mean(means[setting]) == max(map(np.mean, means.values()))
+    found = chapter10_temperature.one("none", weight=0.0, seed=3, **dict(zip(keys, setting, strict=True)))
+    assert found["accuracy"] == pytest.approx(ten[3]["accuracy"], abs=1)
+
+
 def test_the_recipes_time_is_counted_in_steps_of_kd():
     """Step times of chapter 13, a last layer's step and one reading of the features."""
     times = {r["method"]: r["time"] for r in stored("13_costs") if r["student"] == "conv"}
@@ -373,15 +395,29 @@ def test_the_table_of_what_each_loss_notices():
         seen = torch.cat([points, torch.ones(4, 1, dtype=torch.double)], 1)
         return seen @ torch.linalg.lstsq(seen, corners).solution
 
-    at_first = contrastive_loss(corners, corners)
+    def learned_on(points):
+        """Contrast after a long descent of a regressor with an offset."""
+        W, b = torch.eye(2, dtype=torch.double), torch.zeros(2, dtype=torch.double)
+        W.requires_grad_(), b.requires_grad_()
+        descent = torch.optim.Adam([W, b], lr=0.02)
+        for _ in range(2000):
+            descent.zero_grad()
+            loss = contrastive_loss(points @ W.T + b, corners)
+            loss.backward()
+            descent.step()
+        return loss.item()
+
     risen = {
-        "hint, no regressor": [hint_loss(p, corners) for p in changes],
-        "hint, a regressor learning on": [hint_loss(fitted(p), corners) for p in changes],
+        "hint, regressor fixed": [hint_loss(p, corners) for p in changes],
+        "hint, regressor learning on": [hint_loss(fitted(p), corners) for p in changes],
         "similarity": [similarity_preserving_loss(p, corners) for p in changes],
         "distances, angles": [rkd_distance_loss(p, corners) + rkd_angle_loss(p, corners) for p in changes],
-        "contrast, no regressor": [abs(contrastive_loss(p, corners) - at_first) for p in changes],
     }
     (text,) = [c.source for c in NOTEBOOK.cells if c.source.count("| notices? |")]
     for name, losses in risen.items():
         row = " | ".join("yes" if loss > 1e-9 else "–" for loss in losses)
         assert f"| {name} | {row} |" in text
+    at_first = learned_on(corners)
+    assert at_first < contrastive_loss(corners, corners) - 0.01  # so the regressor does learn
+    assert learned_on(changes[-1]) == pytest.approx(at_first, abs=1e-3)
+    assert "| contrast, regressor learning on | – | – | – | – |" in text

@@ -741,3 +741,28 @@ def test_strokes_of_luck_go_up_in_one_colour_and_down_in_the_other(page):
             beyond = sum(y >= 1 for y in up[k][i]), sum(y <= -1 for y in down[k][i])
             assert sum(beyond) == told and min(up[k][i]) >= 0 >= max(down[k][i])
             assert max(map(abs, none[k][i])) <= 1
+
+
+def test_what_each_loss_notices_begins_with_nothing_and_ends_as_the_chapter_says(page):
+    """Chapter 10: the hint stands twice, and only with a fixed regressor does it notice what can be undone."""
+    (path,) = [path for path in PATHS if Path(path).stem == "10_features"]
+    places = [k for k, data in frames_of(PAGES / path).items() if data["panels"][-1]["form"] == "table"]
+    figure = Frames(page, path, places[0])
+    notices = {
+        "stretch": "yes no no no no",
+        "turn": "yes no no no no",
+        "shift": "yes no yes no no",
+        "move d": "yes yes yes yes yes",
+    }
+    assert figure.data["choice"]["options"] == list(notices)
+
+    def said():
+        rows = figure.box.locator("tbody tr:visible").all()
+        return [row.locator("th, td").all_text_contents() for row in rows][-5:]
+
+    assert figure.data["slider"]["start"] == 0
+    assert [row[1:] for row in said()] == [["0.0000", "no"]] * 5
+    for k, told in enumerate(notices.values()):
+        figure.choose(k)
+        figure.go(len(figure.data["slider"]["values"]) - 1)
+        assert " ".join(row[2] for row in said()) == told
