@@ -358,19 +358,19 @@ def test_a_run_of_the_longer_lessons_is_made_again(monkeypatch, method, steps):
     assert found == pytest.approx(float(row["accuracy"]), abs=0.5)
 
 
-def test_in_the_long_lesson_contrast_has_kds_first_four_tries_and_four_of_its_own():
-    """Of each the best on validation is reported, on five seeds; KD has as much time."""
+def test_in_the_long_lesson_contrast_has_kds_first_four_tries_and_five_of_its_own():
+    """Of each the best on validation is reported, on five seeds, and of KD the second, too; KD has as much time."""
     rows, tried = lines("13_long"), {}
     assert {int(r["steps"]) for r in rows if r["method"] == "kd"} == {round(1.43 * 1200)}
-    for method, tries in (("kd", 8), ("kd+contrastive", 4)):
+    for method, tries, told in (("kd", 9, 2), ("kd+contrastive", 5, 1)):
         mine, means = [r for r in rows if r["method"] == method], Counter()
         for r in mine:
             if int(r["seed"]) in TUNING:
                 means[tuple(r[k] for k in SETTING)] += float(r["accuracy"]) / len(TUNING)
-        reported = [r for r in mine if int(r["seed"]) in REPORTED]
-        assert [int(r["seed"]) for r in reported] == list(chapter13_long.FIVES[0])
-        (chosen,) = {tuple(r[k] for k in SETTING) for r in reported}
-        assert len(means) == tries and means[chosen] == pytest.approx(max(means.values()))
+        reported = Counter(tuple(r[k] for k in SETTING) for r in mine if int(r["seed"]) in REPORTED)
+        assert [reported[place] for place, _ in means.most_common(told)] == [5] * told
+        assert len(reported) == told and len(means) == tries
+        assert {int(r["seed"]) for r in mine} - {*TUNING} == {*chapter13_long.FIVES[0]}
         tried[method] = list(means)
     first = {one[1] for one in tried["kd+contrastive"]}
     assert first == {tried["kd"][3][1]} and len({one[1] for one in tried["kd"][:3]}) == 3
